@@ -1,0 +1,82 @@
+//! Configuration of one replica's core, judged as a whole.
+
+use crate::ids::{Index, ReplicaId};
+
+/// How a linearizable read is confirmed (thesis 6.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReadMode {
+    /// By a round of heartbeats to a quorum. Needs no clock.
+    #[default]
+    Safe,
+    /// By the leader's lease. Needs `check_quorum` and bounded clock drift.
+    Lease,
+}
+
+/// Configuration of a `Raft`. Defaults are etcd raft's; the layer above switches on what it relies on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Own id; a valid member id.
+    pub id: ReplicaId,
+    /// Ticks without a leader before a campaign; drawn from `[n, 2n)` per term. Above `heartbeat_tick`. Default 10.
+    pub election_tick: u64,
+    /// Ticks between heartbeats. Above 0. Default 1.
+    pub heartbeat_tick: u64,
+    /// Last applied index; set on restart. Default 0.
+    pub applied: Index,
+    /// Bytes (encoded) of entries per append; `u64::MAX` none, 0 one entry each. Default 1 MiB.
+    pub max_size_per_msg: u64,
+    /// Bytes (encoded) of committed entries handed out and not yet reported applied; 0: as `max_size_per_msg`.
+    pub max_committed_size_per_ready: u64,
+    /// Payload bytes of uncommitted entries on a leader; 0 none.
+    pub max_uncommitted_size: u64,
+    /// Appends in flight per follower. Above 0. Default 256.
+    pub max_inflight_msgs: usize,
+    /// Payload bytes in flight per follower; 0 none, else at least `max_size_per_msg`.
+    pub max_inflight_bytes: u64,
+    /// The leader steps down when no quorum answers for an election tick; votes respect leases.
+    pub check_quorum: bool,
+    /// Ask before an election (thesis 9.6).
+    pub pre_vote: bool,
+    /// How reads are confirmed.
+    pub read_mode: ReadMode,
+    /// Followers drop proposals instead of forwarding them.
+    pub disable_proposal_forwarding: bool,
+    /// Accept every membership change (tests only).
+    pub disable_conf_change_validation: bool,
+    /// A leader that is removed or demoted follows.
+    pub step_down_on_removal: bool,
+    /// Refuse what the original accepts and then dies of (raft-core S23, S30, 18). Off in transcripts.
+    pub strict: bool,
+    /// `Ready` carries persisting and applying as numbered asynchronous work (raft-core 14.3).
+    pub async_storage_writes: bool,
+    /// Collect `Trace` events for `RawNode::take_trace`.
+    pub trace: bool,
+    /// Seed of the election jitter: an argument, so that a run can be replayed.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            id: ReplicaId::NONE,
+            election_tick: 10,
+            heartbeat_tick: 1,
+            applied: Index::NONE,
+            max_size_per_msg: 1 << 20,
+            max_committed_size_per_ready: 0,
+            max_uncommitted_size: 0,
+            max_inflight_msgs: 256,
+            max_inflight_bytes: 0,
+            check_quorum: false,
+            pre_vote: false,
+            read_mode: ReadMode::Safe,
+            disable_proposal_forwarding: false,
+            disable_conf_change_validation: false,
+            step_down_on_removal: false,
+            strict: false,
+            async_storage_writes: false,
+            trace: false,
+            seed: 0,
+        }
+    }
+}
