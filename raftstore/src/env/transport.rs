@@ -1,0 +1,76 @@
+//! The seam to the network: bytes to a node on a lane, never blocking, losses allowed.
+//!
+//! Leaves to others: retry (raft retries), the meaning of the bytes (`codec`), who may connect (`Gatekeeper`).
+//! Invariant: per lane and link, frames arrive in order and at most once; a frame arrives whole or not at all.
+
+use crate::ids::{BootEpoch, Incarnation, NodeId};
+use bytes::Bytes;
+
+/// Separate queues and sockets' share, so that bulk never delays what keeps leaders alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Heartbeats, votes and their answers; small.
+    Urgent,
+    /// Appends and their answers.
+    Append,
+    /// Snapshot chunks and their acks.
+    Snapshot,
+}
+
+/// Why a frame was not queued. It is gone: raft retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No link: tell raft that the peer is unreachable.
+    #[error("no link to the node")]
+    Down,
+    /// The queue's byte bound is reached: likewise.
+    #[error("send queue to the node is full")]
+    Full,
+}
+
+/// State of the link to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Connected and admitted.
+    Up,
+    /// Dialling or waiting to.
+    Down,
+    /// The peer was refused, or refuses this node.
+    Refused(String),
+}
+
+/// Who sent a frame, as proven by the handshake of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The node.
+    pub node: NodeId,
+    /// Its disk.
+    pub incarnation: Incarnation,
+    /// Its start.
+    pub epoch: BootEpoch,
+}
+
+/// A frame's body makes no sense: drop the connection and count it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bad frame: {0}")]
+pub struct BadFrame(pub String);
+
+/// The network as raftstore uses it.
+pub trait Transport: Send + Sync {
+    /// Queues one frame body for a node. Never blocks; bounded by bytes per peer and lane.
+    fn send(&self, to: NodeId, lane: Lane, body: Bytes) -> Result<(), SendError>;
+    /// State of the link to a node.
+    fn link(&self, to: NodeId) -> LinkState;
+}
+
+/// What the network calls; implemented by raftstore.
+pub trait Inbound: Send + Sync {
+    /// One frame. Never blocks for long; over its budget it drops (and raft retries).
+    fn on_frame(&self, from: PeerIdentity, lane: Lane, body: Bytes) -> Result<(), BadFrame>;
+    /// A link came up or went down.
+    fn on_link(&self, peer: NodeId, up: bool);
+}
+
+const _: fn(&dyn Transport) = |_| {};
+const _: fn(&dyn Inbound) = |_| {};

@@ -1,0 +1,62 @@
+//! A command on its way: what the caller waits on, and what travels with it.
+//!
+//! Leaves to others: typed responses (the engine's slots), admission (the router's budgets).
+//! Invariant: every slot is answered exactly once: by its machine after the commit, or by `fail`.
+
+use crate::error::{ProposeError, ReadError};
+use crate::ids::{GroupId, Index, LogPos, NodeId, Term};
+use bytes::Bytes;
+use std::any::Any;
+use std::sync::Arc;
+
+/// Where the answer of one proposal goes. The machine's adapter downcasts it to its typed slot.
+pub trait ReplySlot: Send + Sync {
+    /// No response: the reason says whether it may have been appended.
+    fn fail(&self, error: ProposeError);
+    /// The typed slot.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Where the confirmation of one read goes: the caller then reads on its own thread.
+pub trait ReadSlot: Send + Sync {
+    /// The state machine has applied at least this index, and it was current after the call began.
+    fn ready(&self, at: Index);
+    /// Not served.
+    fn fail(&self, error: ReadError);
+}
+
+/// Where the result of an administrative call goes.
+pub trait AdminSlot: Send + Sync {
+    /// Done or refused.
+    fn done(&self, result: Result<AdminDone, crate::error::AdminError>);
+}
+
+/// Results of administrative calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AdminDone {
+    /// The leader is now at this node.
+    Leader(NodeId),
+    /// A snapshot stands at this position.
+    Snapshot(LogPos),
+}
+
+/// One command.
+pub struct Proposal {
+    /// The group.
+    pub group: GroupId,
+    /// The command; one `Bytes` from here to socket, log and machine.
+    pub command: Bytes,
+    /// Refuse under another term.
+    pub if_term: Option<Term>,
+    /// Where the answer goes.
+    pub slot: Arc<dyn ReplySlot>,
+}
+
+/// One read.
+pub struct ReadRequest {
+    /// The group.
+    pub group: GroupId,
+    /// Where the confirmation goes.
+    pub slot: Arc<dyn ReadSlot>,
+}

@@ -1,0 +1,352 @@
+//! What the active objects say to each other: plain values, one enum per inbox.
+//!
+//! Poller <-> log writer, applier, log reader, snapshotter. Nothing here decides anything.
+//! Invariant: work goes out as a value and comes back as an event that names group, replica and generation.
+
+use crate::codec::ReplicaRecord;
+use crate::env::{Install, LogBatch, Machine, PeerIdentity, ReadLogError, Reader, SnapshotSource, StoredGroup};
+use crate::ids::{BatchSeq, Generation, GroupId, Index, LogPos, NodeId, PollerId, ReplicaId, SpoolId};
+use crate::proposal::{AdminSlot, Proposal, ReadRequest, ReplySlot};
+use bytes::Bytes;
+use pontoon_raft::{Entry, Message};
+use std::sync::Arc;
+
+/// A raft message with its address: group and both replica ids are in `message`, the epoch is reserved for
+/// split and merge (0 for now).
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupMessage {
+    /// The group.
+    pub group: GroupId,
+    /// The group's epoch; 0 until split and merge exist.
+    pub epoch: u64,
+    /// Digest of the birth spec, while the group's first entry is not applied at the sender (boot.md 3); else 0.
+    pub birth: u64,
+    /// The message.
+    pub message: Message,
+}
+
+/// What a poller's inbox takes.
+pub enum PollerMsg {
+    /// A caller's command.
+    Propose(Proposal),
+    /// A caller's linearizable read.
+    Read(ReadRequest),
+    /// Messages of one frame for groups of this poller.
+    Peer {
+        /// Proven by the handshake.
+        from: PeerIdentity,
+        /// In order.
+        messages: Vec<GroupMessage>,
+        /// What they weigh in the node's budget; given back after the step.
+        bytes: u64,
+    },
+    /// A peer cannot be reached: raft is told for each group that talks to it.
+    Unreachable(NodeId),
+    /// The log writer is done with this poller's batch (and all before).
+    Persisted(BatchSeq),
+    /// The log store is poisoned: nothing is promised any more.
+    Poisoned(String),
+    /// An applier is done.
+    Applied(Applied),
+    /// The log reader is done.
+    Fetched(Fetched),
+    /// What a snapshot did.
+    Snapshot(SnapshotEvent),
+    /// What survives a crash in the machines, per replica of this poller.
+    Durable(Vec<(GroupId, ReplicaId, Generation, LogPos)>),
+    /// Lifecycle and administration.
+    Control(Control),
+}
+
+/// Lifecycle and administration of one group.
+pub enum Control {
+    /// Take over a replica that boot or creation prepared.
+    Adopt(Box<Newborn>),
+    /// Destroy the replica; the tombstone says which ids may follow.
+    Destroy {
+        /// The group.
+        group: GroupId,
+        /// Called when the tombstone is durable.
+        done: Arc<dyn AdminSlot>,
+    },
+    /// Hand the leadership over; `None`: to whoever is most up to date.
+    Transfer {
+        /// The group.
+        group: GroupId,
+        /// To which node.
+        to: Option<NodeId>,
+        /// Result.
+        done: Arc<dyn AdminSlot>,
+    },
+    /// Campaign now (preferred first candidate of a new group).
+    Campaign(GroupId),
+    /// Take a snapshot (volatile machines keep it; others spool nothing).
+    SnapshotNow {
+        /// The group.
+        group: GroupId,
+        /// Result.
+        done: Arc<dyn AdminSlot>,
+    },
+    /// Refuse new work, fail what waits, stop.
+    Stop,
+}
+
+/// A replica with everything that boot found out, ready to be stepped.
+pub struct Newborn {
+    /// The log as recovered.
+    pub stored: StoredGroup,
+    /// The machine's record: applied position, configuration, replica map.
+    pub record: ReplicaRecord,
+    /// Entries at the tail, for the cache; may be empty.
+    pub tail: Vec<Entry>,
+    /// Seed of the election jitter.
+    pub seed: u64,
+    /// Campaign at once?
+    pub campaign: bool,
+}
+
+/// Committed entries of one group for its machine, with the slots that wait for them.
+pub struct ApplyTask {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The machine's generation.
+    pub generation: Generation,
+    /// Consecutive committed entries, durable here.
+    pub entries: Vec<Entry>,
+    /// Who waits: ascending by index.
+    pub slots: Vec<(Index, Arc<dyn ReplySlot>)>,
+    /// The replica record after the last entry: written with the data.
+    pub record: ReplicaRecord,
+}
+
+/// What an applier's inbox takes.
+pub enum ApplierMsg {
+    /// Take over a machine.
+    Open {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+        /// Its generation.
+        generation: Generation,
+        /// Kind's name.
+        kind: String,
+        /// The machine.
+        machine: Box<dyn Machine>,
+        /// Owner of the replica.
+        poller: PollerId,
+    },
+    /// Apply.
+    Apply(ApplyTask),
+    /// Take an O(1) handle and hand it to the snapshotter.
+    Snapshot {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        purpose: SnapshotPurpose,
+    },
+    /// Restore a spooled snapshot (its intent is durable) under `install.generation`.
+    Restore {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+        /// What is installed.
+        install: Box<Install>,
+        /// The verified spool.
+        spool: SpoolId,
+    },
+    /// Drop the machine; destroy its contents if asked.
+    Close {
+        /// The group.
+        group: GroupId,
+        /// Delete the contents.
+        destroy: bool,
+    },
+    /// Stop after what is queued.
+    Stop,
+}
+
+/// What an applier did.
+pub enum Applied {
+    /// Everything up to `index` is committed in the machine and answered.
+    Upto {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+        /// Last applied index.
+        index: Index,
+    },
+    /// A restore ended: durable under the new generation.
+    Restored {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+        /// What was installed.
+        install: Box<Install>,
+        /// The new contents' read view.
+        reader: Reader,
+    },
+    /// The replica is quarantined: its machine failed. Its waiters were answered `OutcomeUnknown`.
+    Failed {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+        /// What the machine said.
+        why: String,
+    },
+}
+
+/// What the log reader's inbox takes: catch-up reads, off the pollers.
+pub struct FetchTask {
+    /// Where the answer goes.
+    pub poller: PollerId,
+    /// The range.
+    pub fetch: crate::env::Fetch,
+    /// For which follower.
+    pub follower: ReplicaId,
+}
+
+/// A catch-up read's result.
+pub struct Fetched {
+    /// The group.
+    pub group: GroupId,
+    /// For which follower.
+    pub follower: ReplicaId,
+    /// Entries from the asked index on, or why not.
+    pub entries: Result<Vec<Entry>, ReadLogError>,
+}
+
+/// Why a snapshot is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotPurpose {
+    /// A follower needs it: spooled, sent, removed after the last send.
+    Send,
+    /// A volatile machine's own: synced and published, the log may be truncated behind it.
+    Keep,
+}
+
+/// A spooled snapshot that stands ready on this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spooled {
+    /// The file.
+    pub spool: SpoolId,
+    /// Bytes.
+    pub size: u64,
+    /// Position and configuration.
+    pub meta: pontoon_raft::SnapshotMeta,
+    /// The replica record at that position, encoded.
+    pub record: Bytes,
+}
+
+/// What the snapshotter's inbox takes.
+pub enum SnapshotTask {
+    /// Write a handle to a spool.
+    Build {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+        /// Owner of the replica.
+        poller: PollerId,
+        /// Why.
+        purpose: SnapshotPurpose,
+        /// Record at the handle's position.
+        record: ReplicaRecord,
+        /// The handle.
+        source: Box<dyn SnapshotSource>,
+    },
+    /// The machine could not give a handle.
+    BuildFailed {
+        /// The group.
+        group: GroupId,
+        /// Owner of the replica.
+        poller: PollerId,
+        /// Why it was asked.
+        purpose: SnapshotPurpose,
+        /// What it said.
+        why: String,
+    },
+    /// Stream a spool to a node, then the raft message with it.
+    Send {
+        /// Owner of the sending replica.
+        poller: PollerId,
+        /// To which node.
+        to: NodeId,
+        /// The MsgSnap.
+        message: Box<GroupMessage>,
+        /// The spool.
+        spooled: Box<Spooled>,
+    },
+    /// A chunk or an ack from a peer.
+    Frame {
+        /// Proven by the handshake.
+        from: PeerIdentity,
+        /// `codec::SnapshotFrame`.
+        body: Bytes,
+    },
+    /// A spool is no longer needed here.
+    Drop(SpoolId),
+    /// Stop.
+    Stop,
+}
+
+/// What a snapshot did, for the poller that owns the replica.
+pub enum SnapshotEvent {
+    /// Built, or not.
+    Built {
+        /// The group.
+        group: GroupId,
+        /// Why it was asked.
+        purpose: SnapshotPurpose,
+        /// The spool, or what went wrong.
+        result: Result<Box<Spooled>, String>,
+    },
+    /// A stream ended: the core's report_snapshot.
+    Sent {
+        /// The group.
+        group: GroupId,
+        /// To which replica.
+        to: ReplicaId,
+        /// Delivered whole?
+        ok: bool,
+    },
+    /// A snapshot arrived whole and verified; step its message. The spool belongs to the replica now.
+    Received {
+        /// Proven by the handshake.
+        from: PeerIdentity,
+        /// The MsgSnap.
+        message: Box<GroupMessage>,
+        /// The spool.
+        spooled: Box<Spooled>,
+    },
+}
+
+/// Who hands batches to the log writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WriteOrigin {
+    /// A poller's turn.
+    Poller(PollerId),
+    /// Creation of groups, and node records.
+    Lifecycle,
+}
+
+/// What the log writer's inbox takes.
+pub enum WriterMsg {
+    /// One turn's batch of one poller.
+    Write {
+        /// Who is told when it is durable.
+        origin: WriteOrigin,
+        /// Its number, ascending per origin.
+        seq: BatchSeq,
+        /// What to write.
+        batch: LogBatch,
+    },
+    /// Stop after what is queued.
+    Stop,
+}
