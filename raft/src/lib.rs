@@ -3,16 +3,30 @@
 //! There is no clock, thread, socket, file, log line, global or hash order in this crate, and nothing
 //! here knows what a group or a node is.
 
+mod conf_change;
+mod confchange;
 mod config;
 mod entry;
+mod error;
 mod ids;
 mod message;
+mod raw_node;
+mod ready;
 mod state;
+mod status;
 mod storage;
+mod trace;
 
+pub use conf_change::{ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV1, ConfChangeV2};
+pub use confchange::ConfChangeError;
 pub use config::{Config, ReadMode};
 pub use entry::{Entry, EntryKind, varint_len};
+pub use error::{ConfigProblem, StartError, StepError};
 pub use ids::{Index, LogPos, ReplicaId, Term, Tick};
-pub use message::{Append, AppendResp, Body, Message, StorageAppend, VoteRequest};
+pub use message::{Append, AppendResp, Body, Message, MessageKind, StorageAppend, VoteRequest};
+pub use raw_node::RawNode;
+pub use ready::{Fetch, ReadState, Ready, ReadyNumber};
 pub use state::{ConfState, HardState, Snapshot, SnapshotMeta, SoftState, StateRole};
+pub use status::{BasicStatus, FlowState, ProgressStatus, Status};
 pub use storage::{InitialState, Storage, StorageError};
+pub use trace::{ConfChangeRefusal, LogPointers, Trace, VoteTrace};

@@ -118,6 +118,36 @@ pub enum Body {
     ForgetLeader,
 }
 
+/// The kinds of messages, for traces and metrics; the order is etcd raft's numbering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is the `Body` variant of that name")]
+pub enum MessageKind {
+    Hup,
+    Beat,
+    Propose,
+    Append,
+    AppendResp,
+    Vote,
+    VoteResp,
+    Snap,
+    Heartbeat,
+    HeartbeatResp,
+    Unreachable,
+    SnapStatus,
+    CheckQuorum,
+    TransferLeader,
+    TimeoutNow,
+    ReadIndex,
+    ReadIndexResp,
+    PreVote,
+    PreVoteResp,
+    StorageAppend,
+    StorageAppendResp,
+    StorageApply,
+    StorageApplyResp,
+    ForgetLeader,
+}
+
 /// AppendEntries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Append {
@@ -184,6 +214,37 @@ impl Message {
 }
 
 impl Body {
+    /// Which kind this is.
+    #[must_use]
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            Body::Hup => MessageKind::Hup,
+            Body::Beat => MessageKind::Beat,
+            Body::Propose { .. } => MessageKind::Propose,
+            Body::Append(_) => MessageKind::Append,
+            Body::AppendResp(_) => MessageKind::AppendResp,
+            Body::Vote(_) => MessageKind::Vote,
+            Body::VoteResp { .. } => MessageKind::VoteResp,
+            Body::Snap { .. } => MessageKind::Snap,
+            Body::Heartbeat { .. } => MessageKind::Heartbeat,
+            Body::HeartbeatResp { .. } => MessageKind::HeartbeatResp,
+            Body::Unreachable => MessageKind::Unreachable,
+            Body::SnapStatus { .. } => MessageKind::SnapStatus,
+            Body::CheckQuorum => MessageKind::CheckQuorum,
+            Body::TransferLeader => MessageKind::TransferLeader,
+            Body::TimeoutNow => MessageKind::TimeoutNow,
+            Body::ReadIndex { .. } => MessageKind::ReadIndex,
+            Body::ReadIndexResp { .. } => MessageKind::ReadIndexResp,
+            Body::PreVote(_) => MessageKind::PreVote,
+            Body::PreVoteResp { .. } => MessageKind::PreVoteResp,
+            Body::StorageAppend(_) => MessageKind::StorageAppend,
+            Body::StorageAppendResp { .. } => MessageKind::StorageAppendResp,
+            Body::StorageApply { .. } => MessageKind::StorageApply,
+            Body::StorageApplyResp { .. } => MessageKind::StorageApplyResp,
+            Body::ForgetLeader => MessageKind::ForgetLeader,
+        }
+    }
+
     /// Only a node's own calls and storage threads may say this (raft-core 4.1).
     #[must_use]
     pub fn is_local(&self) -> bool {
