@@ -1,0 +1,36 @@
+//! What a turn of an active object tells its driver: a thread in production, the simulator's schedule in tests.
+//!
+//! Leaves to others: waiting (threads), order of turns (the simulator).
+//! Invariant: a turn never blocks on a channel, a socket or time; an idle object may be left alone until `next` or
+//! until its inbox takes something, whichever comes first.
+
+use crate::env::Instant;
+
+/// Outcome of one `turn(now)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Was anything done? If so, call again at once: more may wait.
+    pub worked: bool,
+    /// When to call even if nothing arrives; `Instant::NEVER` if only the inbox matters.
+    pub next: Instant,
+}
+
+impl Turn {
+    /// Nothing to do until something arrives.
+    pub const IDLE: Turn = Turn { worked: false, next: Instant::NEVER };
+
+    /// Something was done.
+    pub const WORKED: Turn = Turn { worked: true, next: Instant::NEVER };
+
+    /// Both outcomes as one.
+    #[must_use]
+    pub fn or(self, other: Turn) -> Turn {
+        Turn { worked: self.worked || other.worked, next: self.next.min(other.next) }
+    }
+
+    /// The same, but called by `at` at the latest.
+    #[must_use]
+    pub fn by(self, at: Instant) -> Turn {
+        Turn { next: self.next.min(at), ..self }
+    }
+}
