@@ -39,6 +39,8 @@ pub enum AdminDone {
     Leader(NodeId),
     /// A snapshot stands at this position.
     Snapshot(LogPos),
+    /// The tombstone is durable: no lower replica id is born here again.
+    Buried(crate::ids::ReplicaId),
 }
 
 /// One command.

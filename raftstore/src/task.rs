@@ -5,6 +5,8 @@
 
 use crate::codec::ReplicaRecord;
 use crate::env::{Install, LogBatch, Machine, PeerIdentity, ReadLogError, Reader, SnapshotSource, StoredGroup};
+use crate::error::LifecycleError;
+use crate::group_spec::GroupSpec;
 use crate::ids::{BatchSeq, Generation, GroupId, Index, LogPos, NodeId, PollerId, ReplicaId, SpoolId};
 use crate::proposal::{AdminSlot, Proposal, ReadRequest, ReplySlot};
 use bytes::Bytes;
@@ -158,6 +160,8 @@ pub enum ApplierMsg {
         /// The verified spool.
         spool: SpoolId,
     },
+    /// Take a `Keep` snapshot of each volatile machine that has applied something since its last one.
+    KeepDirty,
     /// Drop the machine; destroy its contents if asked.
     Close {
         /// The group.
@@ -290,6 +294,15 @@ pub enum SnapshotTask {
         /// `codec::SnapshotFrame`.
         body: Bytes,
     },
+    /// The applier has published a received spool as a volatile machine's own snapshot (boot.md 5, step 3).
+    Kept {
+        /// The file.
+        spool: SpoolId,
+        /// The restored replica's record: group, replica, generation, position.
+        record: Box<ReplicaRecord>,
+    },
+    /// The replica was destroyed: remove what is kept of it.
+    Forget(GroupId),
     /// A spool is no longer needed here.
     Drop(SpoolId),
     /// Stop.
@@ -348,5 +361,58 @@ pub enum WriterMsg {
         batch: LogBatch,
     },
     /// Stop after what is queued.
+    Stop,
+}
+
+/// Where the result of a creation or destruction goes.
+pub trait LifecycleSlot: Send + Sync {
+    /// The group stands (or is gone) durably on this node, or why not.
+    fn done(&self, result: Result<(), LifecycleError>);
+}
+
+/// What lifecycle's inbox takes.
+pub enum LifecycleMsg {
+    /// Create this node's replica of a group. Idempotent: the same spec again is `Ok`.
+    Create {
+        /// Equal on all initial voters.
+        spec: GroupSpec,
+        /// Result.
+        done: Arc<dyn LifecycleSlot>,
+    },
+    /// Destroy this node's replica.
+    Destroy {
+        /// The group.
+        group: GroupId,
+        /// Result.
+        done: Arc<dyn LifecycleSlot>,
+    },
+    /// The owner has made the tombstone durable (or could not).
+    Buried {
+        /// The group.
+        group: GroupId,
+        /// Lowest replica id that may be born here later, or what went wrong.
+        result: Result<ReplicaId, crate::error::AdminError>,
+    },
+    /// A batch of `WriteOrigin::Lifecycle` is durable, and all before it.
+    Persisted(BatchSeq),
+    /// The log store is poisoned.
+    Poisoned(String),
+    /// Messages for a group without a replica here.
+    Unknown {
+        /// Proven by the handshake.
+        from: PeerIdentity,
+        /// The message that found nobody.
+        message: Box<GroupMessage>,
+    },
+    /// Refuse new work, stop.
+    Stop,
+}
+
+/// What durability's inbox takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DurabilityMsg {
+    /// Enough was applied since the last report: ask the machines now.
+    Ask,
+    /// Stop.
     Stop,
 }
