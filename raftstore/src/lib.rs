@@ -14,3 +14,6 @@ pub mod mail;
 pub mod proposal;
 pub mod task;
 pub mod turn;
+
+#[cfg(feature = "testing")]
+pub mod testing;

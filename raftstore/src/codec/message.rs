@@ -1,0 +1,119 @@
+//! The byte form of message batches: many groups' raft messages in one frame body.
+//!
+//! frame body := version, message*; message := group, epoch, birth digest, from, to, term, kind, body (`body`).
+//! Leaves to others: length and checksum of the frame (transport), who may say it (router).
+//! Invariant: what decodes is a message that may travel: no local kind, no impossible term, index or id.
+
+use super::DecodeError;
+use super::body::{put_body, take_body};
+use super::wire::{Reader, put_varint};
+use crate::task::GroupMessage;
+use bytes::{BufMut, Bytes, BytesMut};
+use pontoon_raft::Message;
+
+const BATCH_V1: u8 = 1;
+/// Most messages in one frame.
+pub const MAX_MESSAGES: usize = 1 << 16;
+/// Least bytes that a message takes.
+const MIN_MESSAGE: usize = 7;
+
+/// A frame body being filled.
+#[derive(Debug, Default)]
+pub struct MessageBatch {
+    /// Version byte and messages; empty while there is none.
+    out: BytesMut,
+    /// Messages so far.
+    count: usize,
+}
+
+impl MessageBatch {
+    /// Appends a message. False, and nothing appended: the frame holds `MAX_MESSAGES` already.
+    ///
+    /// # Panics
+    /// If the message is of a local kind: the core never sends one.
+    #[must_use]
+    pub fn push(&mut self, m: &GroupMessage) -> bool {
+        if self.count == MAX_MESSAGES {
+            return false;
+        }
+        if self.count == 0 {
+            self.out.put_u8(BATCH_V1);
+        }
+        encode_message(&mut self.out, m);
+        self.count += 1;
+        true
+    }
+
+    /// Messages so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.out.len()
+    }
+
+    /// No message yet?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Takes the frame body and begins a new one.
+    #[must_use]
+    pub fn take(&mut self) -> Bytes {
+        self.count = 0;
+        self.out.split().freeze()
+    }
+}
+
+/// A frame body of these messages, at most `MAX_MESSAGES`.
+#[must_use]
+pub fn encode_messages(messages: &[GroupMessage]) -> Bytes {
+    let mut batch = MessageBatch::default();
+    let fitted = messages.iter().take_while(|m| batch.push(m)).count();
+    assert!(fitted == messages.len(), "{} messages in one frame", messages.len());
+    batch.take()
+}
+
+/// The messages of a frame body; payloads are slices of it.
+pub fn decode_messages(body: Bytes) -> Result<Vec<GroupMessage>, DecodeError> {
+    let mut r = Reader::new("message batch", body);
+    r.version(BATCH_V1)?;
+    let mut messages = Vec::with_capacity((r.remaining() / 64).min(MAX_MESSAGES));
+    while r.remaining() > 0 {
+        r.ensure(messages.len() < MAX_MESSAGES, "too many messages")?;
+        r.ensure(r.remaining() >= MIN_MESSAGE, "cut short")?;
+        messages.push(decode_message(&mut r)?);
+    }
+    r.ensure(!messages.is_empty(), "no message")?;
+    Ok(messages)
+}
+
+/// Appends one message.
+///
+/// # Panics
+/// If the message is of a local kind: the core never sends one.
+pub fn encode_message(out: &mut impl BufMut, m: &GroupMessage) {
+    put_varint(out, m.group.0);
+    put_varint(out, m.epoch);
+    put_varint(out, m.birth);
+    put_varint(out, m.message.from.0);
+    put_varint(out, m.message.to.0);
+    put_varint(out, m.message.term.0);
+    put_body(out, &m.message.body);
+}
+
+/// Takes one message.
+pub fn decode_message(r: &mut Reader) -> Result<GroupMessage, DecodeError> {
+    let group = r.group()?;
+    let epoch = r.varint()?;
+    let birth = r.varint()?;
+    let (from, to, term) = (r.replica()?, r.replica()?, r.term()?);
+    r.ensure(from != to, "message to itself")?;
+    let body = take_body(r, term)?;
+    Ok(GroupMessage { group, epoch, birth, message: Message { from, to, term, body } })
+}
