@@ -4,25 +4,32 @@
 //! here knows what a group or a node is.
 
 mod conf_change;
-mod confchange;
+pub mod confchange;
 mod config;
 mod entry;
 mod error;
 mod ids;
+mod mem_storage;
 mod message;
+pub mod quorum;
 mod raw_node;
 mod ready;
 mod state;
 mod status;
 mod storage;
 mod trace;
+pub mod tracker;
 
-pub use conf_change::{ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV1, ConfChangeV2};
+pub use conf_change::{
+    BadConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV1, ConfChangeV2,
+    Protocol,
+};
 pub use confchange::ConfChangeError;
 pub use config::{Config, ReadMode};
 pub use entry::{Entry, EntryKind, varint_len};
 pub use error::{ConfigProblem, StartError, StepError};
 pub use ids::{Index, LogPos, ReplicaId, Term, Tick};
+pub use mem_storage::{MemStorage, SnapshotOutOfDate};
 pub use message::{Append, AppendResp, Body, Message, MessageKind, StorageAppend, VoteRequest};
 pub use raw_node::RawNode;
 pub use ready::{Fetch, ReadState, Ready, ReadyNumber};

@@ -1,0 +1,30 @@
+//! One majority (Raft 5.2, 5.3).
+//!
+//! Invariant: with `n` voters it takes `n / 2 + 1`; the answers do not hang on the order of the slice.
+
+use super::{INFINITE, VoteResult};
+
+/// The largest value that a majority has reached. A voter that never answered counts as 0.
+/// Sorts `values` in place.
+#[must_use]
+pub fn reached(values: &mut [u64]) -> u64 {
+    let n = values.len();
+    if n == 0 {
+        return INFINITE;
+    }
+    values.sort_unstable();
+    values[n - (n / 2 + 1)]
+}
+
+/// Result of an election with `yes` and `no` answers among `voters`.
+#[must_use]
+pub fn vote(yes: usize, no: usize, voters: usize) -> VoteResult {
+    let needed = voters / 2 + 1;
+    if voters == 0 || yes >= needed {
+        VoteResult::Won
+    } else if voters - no >= needed {
+        VoteResult::Pending
+    } else {
+        VoteResult::Lost
+    }
+}
