@@ -54,8 +54,8 @@ const BANS: &[(&str, &str, &[&str], &str)] = &[
 
 /// Strata of raftstore: a file imports only its own or lower ones.
 const STRATA: &[(&[&str], u8)] = &[
-    (&["ids", "error", "config", "task", "env", "turn", "group_spec"], 0),
-    (&["codec", "inbox", "router", "proposal", "identity", "budget"], 1),
+    (&["ids", "error", "config", "task", "env", "turn", "group_spec", "group_status"], 0),
+    (&["codec", "mail", "inbox", "router", "proposal", "identity", "budget", "health", "events"], 1),
     (&["log_cache", "outbox", "replica"], 2),
     (&["poller", "log_writer", "log_reader", "applier", "ticker", "lifecycle", "snapshotter", "boot", "durability"], 3),
     (&["node", "threads"], 4),

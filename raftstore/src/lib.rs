@@ -1,19 +1,26 @@
 //! Groups, pollers, proposals, reads, membership and snapshots over four seams.
 //!
 //! Strata (files import only lower ones; what must go "back" is a message to an inbox):
-//! S0 ids, error, config, group_spec, task, turn, env; S1 codec, mail, inbox, router, proposal, identity; S2 log cache, outbox, replica;
-//! S3 poller, log writer, applier, ticker, lifecycle, snapshotter; S4 node, threads; S5 mem, testing, sim.
+//! S0 ids, error, config, group_spec, group_status, task, turn, env; S1 codec, mail, inbox, router, proposal, identity,
+//! budget, health, events; S2 log cache, outbox, replica; S3 poller, log writer and reader, applier, ticker, lifecycle,
+//! snapshotter, durability, boot; S4 node, threads; S5 mem, testing, sim.
 
+pub mod budget;
 pub mod codec;
 pub mod config;
 pub mod env;
 pub mod error;
+pub mod events;
 pub mod group_spec;
+pub mod group_status;
+pub mod health;
 pub mod ids;
+pub mod inbox;
 pub mod mail;
+pub mod node;
 pub mod proposal;
+pub mod router;
 pub mod task;
-pub mod turn;
-
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod turn;

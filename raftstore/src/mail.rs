@@ -8,7 +8,9 @@
 
 use crate::group_spec::spread;
 use crate::ids::{GroupId, PollerId};
-use crate::task::{ApplierMsg, DurabilityMsg, FetchTask, LifecycleMsg, PollerMsg, SnapshotTask, WriterMsg};
+use crate::task::{
+    ApplierMsg, DurabilityMsg, FetchTask, LifecycleMsg, LogReaderMsg, PollerMsg, SnapshotTask, WriterMsg,
+};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ pub struct Mail {
     pollers: Arc<[Sender<PollerMsg>]>,
     appliers: Arc<[Sender<ApplierMsg>]>,
     writer: Sender<WriterMsg>,
-    log_reader: Sender<FetchTask>,
+    log_reader: Sender<LogReaderMsg>,
     snapshotter: Sender<SnapshotTask>,
     lifecycle: Sender<LifecycleMsg>,
     durability: Sender<DurabilityMsg>,
@@ -33,7 +35,7 @@ pub struct Inboxes {
     /// Of the log writer.
     pub writer: Receiver<WriterMsg>,
     /// Of the log reader.
-    pub log_reader: Receiver<FetchTask>,
+    pub log_reader: Receiver<LogReaderMsg>,
     /// Of the snapshotter.
     pub snapshotter: Receiver<SnapshotTask>,
     /// Of lifecycle.
@@ -115,7 +117,12 @@ impl Mail {
 
     /// To the log reader.
     pub fn log_reader(&self, letter: FetchTask) {
-        let _stopped = self.log_reader.send(letter);
+        let _stopped = self.log_reader.send(LogReaderMsg::Fetch(letter));
+    }
+
+    /// The log reader stops after what is queued.
+    pub fn stop_log_reader(&self) {
+        let _stopped = self.log_reader.send(LogReaderMsg::Stop);
     }
 
     /// To the snapshotter.

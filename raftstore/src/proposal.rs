@@ -9,6 +9,9 @@ use bytes::Bytes;
 use std::any::Any;
 use std::sync::Arc;
 
+/// What an entry, message or read weighs beside its payload. Bytes.
+pub const ITEM_OVERHEAD: u64 = 128;
+
 /// Where the answer of one proposal goes. The machine's adapter downcasts it to its typed slot.
 pub trait ReplySlot: Send + Sync {
     /// No response: the reason says whether it may have been appended.
@@ -61,4 +64,17 @@ pub struct ReadRequest {
     pub group: GroupId,
     /// Where the confirmation goes.
     pub slot: Arc<dyn ReadSlot>,
+}
+
+impl Proposal {
+    /// What it weighs in the node's budget, from the door until it is appended or refused.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        self.command.len() as u64 + ITEM_OVERHEAD
+    }
+}
+
+impl ReadRequest {
+    /// What a read weighs in the node's budget until it is answered.
+    pub const COST: u64 = ITEM_OVERHEAD;
 }

@@ -216,6 +216,14 @@ pub struct FetchTask {
     pub follower: ReplicaId,
 }
 
+/// What the log reader's inbox takes.
+pub enum LogReaderMsg {
+    /// Read.
+    Fetch(FetchTask),
+    /// Stop after what is queued.
+    Stop,
+}
+
 /// A catch-up read's result.
 pub struct Fetched {
     /// The group.

@@ -34,3 +34,17 @@ impl Turn {
         Turn { next: self.next.min(at), ..self }
     }
 }
+
+/// Anything that is driven turn by turn: pollers, the log writer and reader, appliers, the snapshotter, lifecycle.
+pub trait Active: Send {
+    /// Does what waits, never blocking on a channel, a socket or time.
+    fn turn(&mut self, now: Instant) -> Turn;
+    /// Returns once something arrives in the inbox, or after `at_most`. Only threads call this.
+    fn wait(&mut self, at_most: std::time::Duration);
+    /// Has it stopped for good?
+    fn is_stopped(&self) -> bool;
+    /// For people: `poller-0`.
+    fn name(&self) -> String;
+}
+
+const _: fn(&dyn Active) = |_| {};

@@ -1,0 +1,189 @@
+//! Assembly of a node's parts, and the face that callers hold.
+//!
+//! Leaves to others: recovery (`boot`), threads (`threads`), typed requests and answers (the engine).
+//! Invariant: no call here blocks or touches raft: it looks at status copies, takes from the budget and writes a letter.
+
+use crate::config::Config;
+use crate::env::{Clock, Reader};
+use crate::error::{GroupError, Limit, ProposeError, ReadError};
+use crate::events::EventStream;
+use crate::group_spec::GroupSpec;
+use crate::group_status::GroupStatus;
+use crate::health::HealthReport;
+use crate::ids::{GroupId, NodeId};
+use crate::proposal::{AdminSlot, Proposal, ReadRequest};
+use crate::router::{GroupCell, Route, Router};
+use crate::task::{Control, LifecycleMsg, LifecycleSlot, PollerMsg};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What callers hold. Cheap to clone; every method may be called from any thread.
+#[derive(Clone)]
+pub struct NodeHandle {
+    /// Routes, budget, health, inboxes.
+    router: Arc<Router>,
+    /// For ages.
+    clock: Arc<dyn Clock>,
+    /// Largest command. Bytes.
+    max_command: usize,
+}
+
+impl NodeHandle {
+    /// A handle on the node behind `router`.
+    #[must_use]
+    pub fn new(router: Arc<Router>, clock: Arc<dyn Clock>, config: &Config) -> NodeHandle {
+        NodeHandle { router, clock, max_command: config.max_command }
+    }
+
+    /// Hands a command in. `Err`: refused at the door, nothing was appended and the slot is not answered.
+    /// `Ok`: the slot is answered exactly once.
+    pub fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
+        let cell = self.serving(proposal.group)?;
+        let size = proposal.command.len();
+        if size > self.max_command {
+            return Err(ProposeError::TooLarge(size, self.max_command));
+        }
+        if self.router.health().is_disk_full() {
+            return Err(ProposeError::Overloaded(Limit::DiskFull));
+        }
+        cell.with_status(|s| may_propose(s, &proposal))?;
+        if !self.router.budget().try_take(proposal.cost()) {
+            return Err(ProposeError::Overloaded(Limit::NodeInflight));
+        }
+        self.router.mail().poller(cell.poller, PollerMsg::Propose(proposal));
+        Ok(())
+    }
+
+    /// Hands a linearizable read in, on any replica. `Err`: refused at the door, the slot is not answered.
+    pub fn read(&self, request: ReadRequest) -> Result<(), ReadError> {
+        let cell = self.serving(request.group)?;
+        if !self.router.budget().try_take(ReadRequest::COST) {
+            return Err(ReadError::Overloaded(Limit::NodeInflight));
+        }
+        self.router.mail().poller(cell.poller, PollerMsg::Read(request));
+        Ok(())
+    }
+
+    /// Creates this node's replica of a group; the same spec again is fine. The slot is answered.
+    pub fn create(&self, spec: GroupSpec, done: Arc<dyn LifecycleSlot>) {
+        self.router.mail().lifecycle(LifecycleMsg::Create { spec, done });
+    }
+
+    /// Destroys this node's replica of a group and leaves a tombstone. The slot is answered.
+    pub fn destroy(&self, group: GroupId, done: Arc<dyn LifecycleSlot>) {
+        self.router.mail().lifecycle(LifecycleMsg::Destroy { group, done });
+    }
+
+    /// Hands the leadership of a group over, to whoever is most up to date if `to` is `None`.
+    pub fn transfer(&self, group: GroupId, to: Option<NodeId>, done: Arc<dyn AdminSlot>) -> Result<(), GroupError> {
+        self.control(group, Control::Transfer { group, to, done })
+    }
+
+    /// Takes a snapshot of a group now.
+    pub fn snapshot_now(&self, group: GroupId, done: Arc<dyn AdminSlot>) -> Result<(), GroupError> {
+        self.control(group, Control::SnapshotNow { group, done })
+    }
+
+    /// Campaigns for a group now (spreading leaders of new groups).
+    pub fn campaign(&self, group: GroupId) -> Result<(), GroupError> {
+        self.control(group, Control::Campaign(group))
+    }
+
+    /// What this node knows of a group: an owned copy.
+    pub fn status(&self, group: GroupId) -> Result<GroupStatus, GroupError> {
+        self.here(group).map(|cell| cell.status())
+    }
+
+    /// All groups here, ascending.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupStatus> {
+        self.router.cells().iter().map(|c| c.status()).collect()
+    }
+
+    /// The read view of a group's state machine here.
+    pub fn reader(&self, group: GroupId) -> Result<Reader, GroupError> {
+        self.here(group)?.reader().ok_or(GroupError::NotFound(group))
+    }
+
+    /// The outside of a group's replica here: what callers cache.
+    pub fn cell(&self, group: GroupId) -> Result<Arc<GroupCell>, GroupError> {
+        self.here(group)
+    }
+
+    /// Events from now on; bounded, a slow reader sees `Event::Lagged`.
+    #[must_use]
+    pub fn events(&self) -> EventStream {
+        self.router.events().listen()
+    }
+
+    /// Poison, the age of the write in flight, parts that did not turn for longer than `patience`.
+    #[must_use]
+    pub fn health(&self, patience: Duration) -> HealthReport {
+        let report = self.router.health().report(self.clock.now(), patience);
+        let budget = self.router.budget();
+        HealthReport { budget_used: budget.used(), budget_limit: budget.limit(), ..report }
+    }
+
+    /// The disk reserve is reached (proposals get `Overloaded(DiskFull)`), or free again.
+    pub fn set_disk_full(&self, full: bool) {
+        self.router.health().set_disk_full(full);
+    }
+
+    /// No new work from now on; what was admitted goes on.
+    pub fn refuse_new_work(&self) {
+        self.router.health().set_stopping();
+    }
+
+    /// Stops all parts; what still waits is answered `OutcomeUnknown`. `Threads::join` waits for the end.
+    pub fn stop(&self) {
+        self.refuse_new_work();
+        self.router.close();
+        self.router.stop_pollers();
+    }
+
+    /// Router, for the transport and the parts.
+    #[must_use]
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    fn control(&self, group: GroupId, control: Control) -> Result<(), GroupError> {
+        let cell = self.serving(group)?;
+        self.router.mail().poller(cell.poller, PollerMsg::Control(control));
+        Ok(())
+    }
+
+    fn here(&self, group: GroupId) -> Result<Arc<GroupCell>, GroupError> {
+        match self.router.route(group) {
+            Some(Route::Here(cell)) => Ok(cell),
+            Some(Route::Destroyed) => Err(GroupError::Destroyed(group)),
+            None => Err(GroupError::NotFound(group)),
+        }
+    }
+
+    fn serving(&self, group: GroupId) -> Result<Arc<GroupCell>, GroupError> {
+        let health = self.router.health();
+        if health.is_stopping() || health.is_poisoned() {
+            return Err(GroupError::ShuttingDown);
+        }
+        let cell = self.here(group)?;
+        match cell.with_status(|s| s.quarantined.clone()) {
+            Some(why) => Err(GroupError::Quarantined(why)),
+            None => Ok(cell),
+        }
+    }
+}
+
+/// The door's view of leadership; the poller asks again.
+fn may_propose(status: &GroupStatus, proposal: &Proposal) -> Result<(), ProposeError> {
+    if !status.is_leader() {
+        return Err(ProposeError::NotLeader { leader: status.leader });
+    }
+    if let Some(to) = status.transferring {
+        return Err(ProposeError::Transferring { to });
+    }
+    match proposal.if_term {
+        Some(term) if term != status.term => Err(ProposeError::Fenced { now: status.term }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,281 @@
+//! From group to inbox, and from frame to pollers: what callers and connections touch of a node.
+//!
+//! `GroupCell` is a replica's outside: route, status copy, read view. The router implements `Inbound`.
+//! Leaves to others: raft (pollers), judging a sender by the replica map (the replica has it).
+//! Invariant: no map guard is held across a send; a frame is refused, never queued, above the byte budget.
+
+use crate::budget::Budget;
+use crate::codec::decode_messages;
+use crate::config::Config;
+use crate::env::{BadFrame, Inbound, Lane, PeerIdentity, Reader};
+use crate::events::{Event, Events};
+use crate::group_status::GroupStatus;
+use crate::health::Health;
+use crate::ids::{GroupId, NodeId, PollerId, ReplicaId};
+use crate::mail::{Inboxes, Mail};
+use crate::proposal::ITEM_OVERHEAD;
+use crate::task::{Control, GroupMessage, LifecycleMsg, PollerMsg, SnapshotTask};
+use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use pontoon_raft::Body;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Snapshot frames that may wait; the sender's window is far below it.
+const SNAPSHOT_BACKLOG: usize = 256;
+
+/// The outside of one replica.
+pub struct GroupCell {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// State-machine kind.
+    pub kind: String,
+    /// Its owner.
+    pub poller: PollerId,
+    /// Copy of what the replica knows; written by its poller only.
+    status: Mutex<GroupStatus>,
+    /// The machine's read view; swapped by a snapshot install. `None` until the machine is open.
+    reader: Mutex<Option<Reader>>,
+}
+
+impl GroupCell {
+    /// A replica's outside before its first turn.
+    #[must_use]
+    pub fn new(group: GroupId, replica: ReplicaId, kind: String, poller: PollerId) -> GroupCell {
+        let status = GroupStatus { group, replica, kind: kind.clone(), ..GroupStatus::default() };
+        GroupCell { group, replica, kind, poller, status: Mutex::new(status), reader: Mutex::new(None) }
+    }
+
+    /// An owned copy.
+    #[must_use]
+    pub fn status(&self) -> GroupStatus {
+        self.status.lock().clone()
+    }
+
+    /// Looks at the status, or changes it, without copying. Keep it short: the poller waits.
+    pub fn with_status<T>(&self, f: impl FnOnce(&mut GroupStatus) -> T) -> T {
+        f(&mut self.status.lock())
+    }
+
+    /// The machine's read view.
+    #[must_use]
+    pub fn reader(&self) -> Option<Reader> {
+        self.reader.lock().clone()
+    }
+
+    /// The machine was opened, or a snapshot replaced its contents.
+    pub fn set_reader(&self, reader: Reader) {
+        *self.reader.lock() = Some(reader);
+    }
+}
+
+/// What a group's name leads to.
+#[derive(Clone)]
+pub enum Route {
+    /// A replica lives here.
+    Here(Arc<GroupCell>),
+    /// One did.
+    Destroyed,
+}
+
+/// Shared by callers, connections and all parts of a node.
+pub struct Router {
+    /// Groups by name. Looked up, never iterated to decide anything.
+    groups: DashMap<GroupId, Route>,
+    /// All inboxes.
+    mail: Mail,
+    /// The node's byte budget.
+    budget: Arc<Budget>,
+    /// Poison, stalls, stopping.
+    health: Arc<Health>,
+    /// Who listens.
+    events: Arc<Events>,
+    /// Are frames taken? False until the node is admitted and its groups are recovered (boot.md 2).
+    open: AtomicBool,
+}
+
+impl Router {
+    /// A closed router with its inboxes.
+    #[must_use]
+    pub fn new(config: &Config) -> (Arc<Router>, Inboxes) {
+        let (mail, inboxes) = Mail::new(config.pollers, config.appliers);
+        let router = Router {
+            groups: DashMap::new(),
+            mail,
+            budget: Arc::new(Budget::new(config.node_bytes)),
+            health: Arc::default(),
+            events: Arc::default(),
+            open: AtomicBool::new(false),
+        };
+        (Arc::new(router), inboxes)
+    }
+
+    /// Frames are taken from now on.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// Frames are dropped from now on.
+    pub fn close(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+
+    /// All inboxes.
+    #[must_use]
+    pub fn mail(&self) -> &Mail {
+        &self.mail
+    }
+
+    /// The node's byte budget.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Poison, stalls, stopping.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Who listens.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// A replica lives here from now on. Register before its `Control::Adopt` is sent.
+    pub fn register(&self, cell: Arc<GroupCell>) {
+        let group = cell.group;
+        self.groups.insert(group, Route::Here(cell));
+        self.events.tell(Event::Opened(group));
+    }
+
+    /// The replica is gone.
+    pub fn mark_destroyed(&self, group: GroupId) {
+        self.groups.insert(group, Route::Destroyed);
+    }
+
+    /// What a group's name leads to here.
+    #[must_use]
+    pub fn route(&self, group: GroupId) -> Option<Route> {
+        self.groups.get(&group).map(|r| r.value().clone())
+    }
+
+    /// The replica of a group here.
+    #[must_use]
+    pub fn cell(&self, group: GroupId) -> Option<Arc<GroupCell>> {
+        match self.route(group) {
+            Some(Route::Here(cell)) => Some(cell),
+            _ => None,
+        }
+    }
+
+    /// All replicas here, ascending by group.
+    #[must_use]
+    pub fn cells(&self) -> Vec<Arc<GroupCell>> {
+        let here = |r: &Route| match r {
+            Route::Here(cell) => Some(cell.clone()),
+            Route::Destroyed => None,
+        };
+        let mut cells: Vec<_> = self.groups.iter().filter_map(|r| here(r.value())).collect();
+        cells.sort_unstable_by_key(|c| c.group);
+        cells
+    }
+
+    /// The node promises nothing from now on (law 7); every part is told once.
+    pub fn poison(&self, why: &str) {
+        if !self.health.poison(why) {
+            return;
+        }
+        self.events.tell(Event::Poisoned(why.to_owned()));
+        for poller in 0..self.mail.pollers() {
+            self.mail.poller(PollerId(poller as u32), PollerMsg::Poisoned(why.to_owned()));
+        }
+        self.mail.lifecycle(LifecycleMsg::Poisoned(why.to_owned()));
+    }
+
+    /// Every poller answers what waits and stops.
+    pub fn stop_pollers(&self) {
+        for poller in 0..self.mail.pollers() {
+            self.mail.poller(PollerId(poller as u32), PollerMsg::Control(Control::Stop));
+        }
+    }
+
+    /// Hands each poller its part of a frame's messages, in order.
+    fn dispatch(&self, from: PeerIdentity, messages: Vec<GroupMessage>, mut bytes: u64) {
+        let mut parts: Vec<Vec<GroupMessage>> = vec![Vec::new(); self.mail.pollers()];
+        for message in messages {
+            match self.route(message.group) {
+                Some(Route::Here(cell)) => parts[cell.poller.0 as usize].push(message),
+                Some(Route::Destroyed) | None => self.on_unknown(from, message),
+            }
+        }
+        for (poller, messages) in parts.into_iter().enumerate() {
+            if !messages.is_empty() {
+                // The whole frame is charged to the first part: its buffer lives as long as any of them.
+                let bytes = std::mem::take(&mut bytes);
+                self.mail.poller(PollerId(poller as u32), PollerMsg::Peer { from, messages, bytes });
+            }
+        }
+        self.budget.give_back(bytes);
+    }
+
+    /// A replica may be born by what a leader says, never by a vote (law 8).
+    fn on_unknown(&self, from: PeerIdentity, message: GroupMessage) {
+        dropped("unknown_group");
+        if matches!(message.message.body, Body::Append(_) | Body::Heartbeat { .. }) {
+            self.mail.lifecycle(LifecycleMsg::Unknown { from, message: Box::new(message) });
+        }
+    }
+}
+
+fn dropped(reason: &'static str) {
+    metrics::counter!("pontoon_messages_rejected_total", "reason" => reason).increment(1);
+}
+
+impl Inbound for Router {
+    fn on_frame(&self, from: PeerIdentity, lane: Lane, body: Bytes) -> Result<(), BadFrame> {
+        if !self.open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if lane == Lane::Snapshot {
+            if self.mail.snapshotter_backlog() < SNAPSHOT_BACKLOG {
+                self.mail.snapshotter(SnapshotTask::Frame { from, body });
+            } else {
+                dropped("snapshot_backlog");
+            }
+            return Ok(());
+        }
+        let bytes = body.len() as u64 + ITEM_OVERHEAD;
+        if lane == Lane::Urgent {
+            // What keeps leaders alive is small and never waits behind a full budget.
+            self.budget.take(bytes);
+        } else if !self.budget.try_take(bytes) {
+            dropped("overloaded");
+            return Ok(());
+        }
+        match decode_messages(body) {
+            Ok(messages) => {
+                self.dispatch(from, messages, bytes);
+                Ok(())
+            }
+            Err(e) => {
+                self.budget.give_back(bytes);
+                Err(BadFrame(e.to_string()))
+            }
+        }
+    }
+
+    fn on_link(&self, peer: NodeId, up: bool) {
+        if up {
+            return;
+        }
+        for poller in 0..self.mail.pollers() {
+            self.mail.poller(PollerId(poller as u32), PollerMsg::Unreachable(peer));
+        }
+    }
+}
