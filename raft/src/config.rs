@@ -1,5 +1,6 @@
 //! Configuration of one replica's core, judged as a whole.
 
+use crate::error::ConfigProblem;
 use crate::ids::{Index, ReplicaId};
 
 /// How a linearizable read is confirmed (thesis 6.4).
@@ -45,6 +46,9 @@ pub struct Config {
     pub disable_conf_change_validation: bool,
     /// A leader that is removed or demoted follows.
     pub step_down_on_removal: bool,
+    /// With `check_quorum`: no votes within an election tick after the start, as if a leader were known. A voter
+    /// that restarts may have supported a lease. For groups that serve reads from leases.
+    pub hold_votes_after_start: bool,
     /// Refuse what the original accepts and then dies of (raft-core S23, S30, 18). Off in transcripts.
     pub strict: bool,
     /// `Ready` carries persisting and applying as numbered asynchronous work (raft-core 14.3).
@@ -73,10 +77,48 @@ impl Default for Config {
             disable_proposal_forwarding: false,
             disable_conf_change_validation: false,
             step_down_on_removal: false,
+            hold_votes_after_start: false,
             strict: false,
             async_storage_writes: false,
             trace: false,
             seed: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Every rule that is not kept.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ConfigProblem> {
+        let rules = [
+            (self.id.is_valid_member(), "id", "be a member's id"),
+            (self.heartbeat_tick > 0, "heartbeat_tick", "be above 0"),
+            (self.election_tick > self.heartbeat_tick, "election_tick", "be above heartbeat_tick"),
+            (self.election_tick < 1 << 32, "election_tick", "be below 2^32"),
+            (self.max_inflight_msgs > 0, "max_inflight_msgs", "be above 0"),
+            (
+                self.max_inflight_bytes == 0 || self.max_inflight_bytes >= self.max_size_per_msg,
+                "max_inflight_bytes",
+                "be 0 or hold one message of max_size_per_msg",
+            ),
+            (self.read_mode != ReadMode::Lease || self.check_quorum, "read_mode", "be safe without check_quorum"),
+        ];
+        rules.into_iter().filter(|r| !r.0).map(|(_, field, must)| ConfigProblem { field, must }).collect()
+    }
+
+    /// The limit of committed bytes handed out.
+    pub(crate) fn page_limit(&self) -> u64 {
+        match self.max_committed_size_per_ready {
+            0 => self.max_size_per_msg,
+            limit => limit,
+        }
+    }
+
+    /// The limit of uncommitted bytes.
+    pub(crate) fn uncommitted_limit(&self) -> u64 {
+        match self.max_uncommitted_size {
+            0 => u64::MAX,
+            limit => limit,
         }
     }
 }

@@ -1,0 +1,341 @@
+//! The replicated log: storage, then the unstable part, and the pointers into both.
+//!
+//! Leaves to others: who may append (`roles`), what is sent (`replication`), traces (`raft`).
+//! Invariant: `applied <= applying <= committed <= last`, and `committed` never falls. Without an unstable
+//! snapshot `first - 1 <= applied`; with one `applied < its index <= committed`.
+
+mod unstable;
+
+pub(crate) use unstable::{Splice, StableOutcome, Unstable};
+
+use crate::entry::Entry;
+use crate::ids::{Index, LogPos, Term};
+use crate::state::Snapshot;
+use crate::storage::{Storage, StorageError};
+use crate::trace::LogPointers;
+use std::collections::VecDeque;
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct RaftLog<S> {
+    /// Stable entries and snapshot.
+    storage: S,
+    /// What is not stable yet.
+    unstable: Unstable,
+    /// Highest index known to be committed.
+    committed: Index,
+    /// Highest index handed out for applying.
+    applying: Index,
+    /// Highest index reported as applied.
+    applied: Index,
+    /// What was handed out for applying and not reported yet.
+    pages: Pages,
+}
+
+/// Committed entries on their way to the state machine (raft-core 13.2).
+#[derive(Debug)]
+struct Pages {
+    /// Encoded bytes that may be on their way; one entry always may.
+    limit: u64,
+    /// Encoded bytes on their way. Invariant: the sum over `open`.
+    size: u64,
+    /// Hand out nothing until something is reported.
+    paused: bool,
+    /// The storage had the next page not in memory; nothing is offered until it says so.
+    uncached: bool,
+    /// One per page handed out, by rising last index.
+    open: VecDeque<Page>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    last: Index,
+    encoded: u64,
+    payload: u64,
+}
+
+/// How an append from a leader ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// The entry before the first one is not here.
+    Refused,
+    /// An entry contradicts a committed one at this position.
+    ConflictBelowCommit(LogPos),
+    /// The log holds the message's entries.
+    Done {
+        /// Index of the last entry given.
+        last_new: Index,
+        /// First entry given that contradicts an own one, and the own one's term.
+        conflict: Option<(LogPos, Term)>,
+        /// What happened to the unstable tail, if anything was written.
+        splice: Option<Splice>,
+    },
+}
+
+impl<S: Storage> RaftLog<S> {
+    /// Everything in `storage` is stable, nothing of it known as committed.
+    pub(crate) fn new(storage: S, page_limit: u64) -> RaftLog<S> {
+        let (start, offset) = (storage.first_index().prev(), storage.last_index().next());
+        RaftLog {
+            storage,
+            unstable: Unstable::new(offset),
+            committed: start,
+            applying: start,
+            applied: start,
+            pages: Pages { limit: page_limit, size: 0, paused: false, uncached: false, open: VecDeque::new() },
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    pub(crate) fn storage_mut(&mut self) -> &mut S {
+        &mut self.storage
+    }
+
+    pub(crate) fn unstable(&self) -> &Unstable {
+        &self.unstable
+    }
+
+    pub(crate) fn committed(&self) -> Index {
+        self.committed
+    }
+
+    pub(crate) fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// First index that can be read.
+    pub(crate) fn first_index(&self) -> Index {
+        match self.unstable.snapshot() {
+            Some(s) => s.meta.index.next(),
+            None => self.storage.first_index(),
+        }
+    }
+
+    pub(crate) fn last_index(&self) -> Index {
+        self.unstable.last_index().unwrap_or_else(|| self.storage.last_index())
+    }
+
+    /// Position of the last entry. A storage always knows its last term; 0 only if it breaks that promise.
+    pub(crate) fn last_pos(&self) -> LogPos {
+        let index = self.last_index();
+        LogPos { term: self.term_or_none(index), index }
+    }
+
+    /// Term of the entry at `index`. Unknown is an error, never 0 (raft-core S19).
+    pub(crate) fn term(&self, index: Index) -> Result<Term, StorageError> {
+        if let Some(term) = self.unstable.term(index) {
+            return Ok(term);
+        }
+        if index < self.first_index().prev() {
+            return Err(StorageError::Compacted);
+        }
+        if index > self.last_index() {
+            return Err(StorageError::Unavailable);
+        }
+        self.storage.term(index)
+    }
+
+    /// The term there, or 0 if unknown: for printing and for comparing positions that are known to exist.
+    pub(crate) fn term_or_none(&self, index: Index) -> Term {
+        self.term(index).unwrap_or(Term::NONE)
+    }
+
+    /// Does the log hold this very entry?
+    pub(crate) fn has(&self, pos: LogPos) -> bool {
+        self.term(pos.index) == Ok(pos.term)
+    }
+
+    /// Is a log that ends at `last` at least as new as this one (Raft 5.4.1)?
+    pub(crate) fn is_up_to_date(&self, last: LogPos) -> bool {
+        last >= self.last_pos()
+    }
+
+    /// The largest index up to `from` where a log with terms up to `term` may match (raft-core 7.4).
+    pub(crate) fn guess(&self, from: Index, term: Term) -> LogPos {
+        let mut index = from;
+        while index > Index::NONE {
+            match self.term(index) {
+                Ok(own) if own > term => index = index.prev(),
+                Ok(own) => return LogPos::new(own, index),
+                Err(_) => return LogPos::new(Term::NONE, index),
+            }
+        }
+        LogPos::NONE
+    }
+
+    /// Entries of `[low, high)`: the longest prefix within `max_bytes` over both parts, at least one.
+    pub(crate) fn slice(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        if low < self.first_index() {
+            return Err(StorageError::Compacted);
+        }
+        if high > self.last_index().next() {
+            return Err(StorageError::Unavailable);
+        }
+        let offset = self.unstable.offset();
+        let mut entries = Vec::new();
+        if low < offset {
+            let end = high.min(offset);
+            entries = self.storage.entries(low, end, max_bytes)?;
+            if (entries.len() as u64) < low.lag_to(end) {
+                return Ok(entries);
+            }
+        }
+        let mut size: u64 = entries.iter().map(Entry::encoded_size).sum();
+        let from = low.max(offset);
+        for entry in self.unstable.range(from, high.max(from)) {
+            size = size.saturating_add(entry.encoded_size());
+            if size > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        Ok(entries)
+    }
+
+    /// Appends a leader's own entries, which follow the last one.
+    pub(crate) fn append(&mut self, entries: impl Iterator<Item = Entry>) {
+        let first = self.last_index().next();
+        assert!(first > self.committed, "own entries at {first}, but {} is committed", self.committed);
+        self.unstable.append(first, entries);
+    }
+
+    /// Appends what a leader sent: at a proven conflict, or at the end (raft-core 7.2, S4).
+    pub(crate) fn append_after(&mut self, prev: LogPos, entries: Vec<Entry>, commit: Index) -> Appended {
+        if !self.has(prev) {
+            return Appended::Refused;
+        }
+        let last_new = prev.index.plus(entries.len() as u64);
+        let commit = commit.min(last_new);
+        let new_at = entries.iter().position(|e| !self.has(e.pos()));
+        let (mut conflict, mut splice) = (None, None);
+        if let Some(skip) = new_at {
+            let first = entries[skip].pos();
+            if first.index <= self.committed {
+                return Appended::ConflictBelowCommit(first);
+            }
+            if first.index <= self.last_index() {
+                conflict = Some((first, self.term_or_none(first.index)));
+            }
+            splice = Some(self.unstable.append(first.index, entries.into_iter().skip(skip)));
+        }
+        assert!(self.commit_to(commit), "commit {commit} was cut to an entry that the log holds");
+        Appended::Done { last_new, conflict, splice }
+    }
+
+    /// Raises the commit index; false, and nothing happens, if the log does not reach so far (raft-core S41).
+    pub(crate) fn commit_to(&mut self, index: Index) -> bool {
+        if index > self.committed {
+            if index > self.last_index() {
+                return false;
+            }
+            self.committed = index;
+        }
+        true
+    }
+
+    /// Storage holds everything up to `pos`.
+    pub(crate) fn stable_to(&mut self, pos: LogPos) -> StableOutcome {
+        self.unstable.stable_to(pos)
+    }
+
+    /// Storage installed the snapshot at `index`.
+    pub(crate) fn stable_snapshot_to(&mut self, index: Index) {
+        self.unstable.stable_snapshot_to(index);
+    }
+
+    /// Everything unstable was handed out for writing.
+    pub(crate) fn accept_unstable(&mut self) {
+        self.unstable.accept();
+    }
+
+    /// A snapshot replaces the log.
+    pub(crate) fn restore(&mut self, snapshot: Snapshot) {
+        self.committed = snapshot.meta.index;
+        self.unstable.restore(snapshot);
+    }
+
+    /// The newest snapshot for a follower: the unstable one if there is one.
+    pub(crate) fn unstable_snapshot(&self) -> Option<&Snapshot> {
+        self.unstable.snapshot()
+    }
+
+    /// The pointers, for a trace.
+    pub(crate) fn pointers(&self) -> LogPointers {
+        LogPointers {
+            committed: self.committed,
+            applied: self.applied,
+            applying: self.applying,
+            offset: self.unstable.offset(),
+            offset_in_progress: self.unstable.in_progress(),
+            unstable: self.unstable.len(),
+        }
+    }
+}
+
+/// Applying.
+impl<S: Storage> RaftLog<S> {
+    /// Last index that may be applied; unstable entries only if the same `Ready` persists them first (S9).
+    fn last_appliable(&self, with_unstable: bool) -> Index {
+        if with_unstable { self.committed } else { self.committed.min(self.unstable.offset().prev()) }
+    }
+
+    /// Are there committed entries to hand out?
+    pub(crate) fn has_page(&self, with_unstable: bool) -> bool {
+        !self.pages.paused
+            && !self.pages.uncached
+            && self.unstable.snapshot().is_none()
+            && self.applying < self.last_appliable(with_unstable)
+    }
+
+    /// The next range to apply and the bytes that may be handed out.
+    pub(crate) fn next_page(&self, with_unstable: bool) -> (Index, Index, u64) {
+        let (low, high) = (self.applying.next(), self.last_appliable(with_unstable).next());
+        (low, high, self.pages.limit.saturating_sub(self.pages.size))
+    }
+
+    /// The storage has the next page not in memory.
+    pub(crate) fn set_page_uncached(&mut self, uncached: bool) {
+        self.pages.uncached = uncached;
+    }
+
+    /// `entries` are handed out for applying.
+    pub(crate) fn accept_page(&mut self, entries: &[Entry], with_unstable: bool) {
+        let Some(last) = entries.last().map(|e| e.index) else { return };
+        assert!(self.applying < last && last <= self.committed, "page ends at {last}: {:?}", self.pointers());
+        let encoded = entries.iter().map(Entry::encoded_size).sum();
+        let payload = entries.iter().map(Entry::payload_size).sum();
+        let rest = last < self.last_appliable(with_unstable);
+        self.applying = last;
+        self.pages.size += encoded;
+        self.pages.paused = self.pages.size >= self.pages.limit || rest;
+        self.pages.open.push_back(Page { last, encoded, payload });
+    }
+
+    /// Everything handed out up to `upto` is applied. Returns the payload bytes given back.
+    pub(crate) fn applied_pages(&mut self, upto: Index) -> u64 {
+        let mut payload = 0;
+        while let Some(page) = self.pages.open.front().filter(|p| p.last <= upto) {
+            payload += page.payload;
+            self.pages.size -= page.encoded;
+            self.pages.open.pop_front();
+        }
+        self.applied_to(upto);
+        payload
+    }
+
+    /// The state machine stands at `upto` at least: by a report, a snapshot, or at start.
+    pub(crate) fn applied_to(&mut self, upto: Index) {
+        let upto = upto.max(self.applied);
+        assert!(upto <= self.committed, "applied {upto}: {:?}", self.pointers());
+        self.applied = upto;
+        self.applying = self.applying.max(upto);
+        let Pages { limit, size, .. } = self.pages;
+        self.pages.paused = size >= limit && size > 0;
+    }
+}

@@ -1,0 +1,151 @@
+//! Linearizable reads (thesis 6.4): which index must be applied before a read may be served.
+//!
+//! Leaves to others: serving the read (the driver). A request is known by its position in this leadership,
+//! never by the caller's context (S24).
+//! Invariant: positions in `open` are consecutive and end at `newest`; both lists are bounded by `MAX_READS`.
+
+use crate::config::ReadMode;
+use crate::entry::Entry;
+use crate::error::StepError;
+use crate::ids::{Index, ReplicaId};
+use crate::message::Body;
+use crate::raft::Raft;
+use crate::ready::ReadState;
+use crate::storage::Storage;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Reads that a leader lets wait; more are refused.
+pub(crate) const MAX_READS: usize = 4096;
+
+/// A leader's reads.
+#[derive(Debug, Default)]
+pub(crate) struct ReadQueue {
+    /// Position of the last request that waits or waited for a quorum; counts from 1.
+    newest: u64,
+    /// Wait for a quorum to confirm the leadership, oldest first.
+    open: VecDeque<(Read, Index)>,
+    /// Wait for the first commit of the own term (S23).
+    waiting: Vec<Read>,
+}
+
+/// One request.
+#[derive(Debug)]
+struct Read {
+    /// Who asked; `NONE` or the own id for the own driver.
+    from: ReplicaId,
+    /// The caller's context.
+    context: Bytes,
+}
+
+impl ReadQueue {
+    /// What a heartbeat carries: the youngest open position, or nothing.
+    pub(crate) fn heartbeat_context(&self) -> Bytes {
+        if self.open.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.newest.to_le_bytes()) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.len() + self.waiting.len() >= MAX_READS
+    }
+
+    /// The oldest open request, if its position is confirmed.
+    fn pop_confirmed(&mut self, confirmed: u64) -> Option<(Read, Index)> {
+        let oldest = self.newest - (self.open.len() as u64).saturating_sub(1);
+        if oldest <= confirmed { self.open.pop_front() } else { None }
+    }
+}
+
+impl<S: Storage> Raft<S> {
+    /// A request at the leader.
+    pub(crate) fn on_read_request(&mut self, from: ReplicaId, mut entries: Vec<Entry>) -> Result<(), StepError> {
+        let context = entries.pop().map(|e| e.data).unwrap_or_default();
+        let read = Read { from, context };
+        let own = self.is_own(from);
+        let committed_own = self.log.term(self.log.committed()) == Ok(self.term);
+        let Some(leader) = self.leader_mut() else { return Err(StepError::ReadDropped) };
+        if leader.reads.is_full() {
+            return if own { Err(StepError::ReadDropped) } else { Ok(()) };
+        }
+        if !committed_own {
+            leader.reads.waiting.push(read);
+        } else if self.admit(read) {
+            self.broadcast_heartbeat();
+        }
+        Ok(())
+    }
+
+    /// Answers a read at once if the leadership needs no proof; else true: a round of heartbeats is due.
+    fn admit(&mut self, read: Read) -> bool {
+        let index = self.log.committed();
+        if self.tracker.is_only_voter(self.id) || self.has_read_lease() {
+            self.answer_read(read, index);
+            return false;
+        }
+        let Some(leader) = self.leader_mut() else { return false };
+        leader.reads.newest += 1;
+        leader.reads.open.push_back((read, index));
+        let position = leader.reads.newest;
+        self.tracker.ack_read(self.id, position);
+        true
+    }
+
+    /// A lease ends with the check interval, and when somebody is asked to take over.
+    fn has_read_lease(&self) -> bool {
+        let transfers = self.leader().is_some_and(|l| !l.transferee.is_none());
+        self.config.read_mode == ReadMode::Lease && !transfers && self.elapsed() < self.config.election_tick
+    }
+
+    /// The first entry of the own term is committed: nothing that an earlier leader acked can be missed now.
+    pub(crate) fn release_waiting_reads(&mut self) {
+        let Some(leader) = self.leader_mut() else { return };
+        let waiting = std::mem::take(&mut leader.reads.waiting);
+        let mut round_due = false;
+        for read in waiting {
+            round_due |= self.admit(read);
+        }
+        if round_due {
+            self.broadcast_heartbeat();
+        }
+    }
+
+    /// A heartbeat's answer confirms all positions up to its context. What it cannot know is not believed.
+    pub(crate) fn on_read_ack(&mut self, from: ReplicaId, context: &[u8]) {
+        let Ok(bytes) = <[u8; 8]>::try_from(context) else { return };
+        let position = u64::from_le_bytes(bytes);
+        if self.leader().is_some_and(|l| position <= l.reads.newest) {
+            self.tracker.ack_read(from, position);
+            self.release_confirmed_reads();
+        }
+    }
+
+    /// Answers, in order, what a quorum of both halves has confirmed.
+    pub(crate) fn release_confirmed_reads(&mut self) {
+        let confirmed = self.tracker.confirmed_read();
+        while let Some((read, index)) = self.leader_mut().and_then(|l| l.reads.pop_confirmed(confirmed)) {
+            self.answer_read(read, index);
+        }
+    }
+
+    fn answer_read(&mut self, read: Read, index: Index) {
+        if self.is_own(read.from) {
+            self.read_states.push(ReadState { index, context: read.context });
+        } else {
+            let entries = vec![Entry::normal(read.context)];
+            self.send(read.from, Body::ReadIndexResp { index, entries });
+        }
+    }
+
+    /// The leadership ended: own readers are told, others ask again.
+    pub(crate) fn drop_reads(&mut self, reads: ReadQueue) {
+        let open = reads.open.into_iter().map(|(read, _)| read);
+        for read in open.chain(reads.waiting) {
+            if self.is_own(read.from) {
+                self.dropped_reads.push(read.context);
+            }
+        }
+    }
+
+    fn is_own(&self, from: ReplicaId) -> bool {
+        from.is_none() || from == self.id
+    }
+}

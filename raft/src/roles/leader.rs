@@ -1,0 +1,88 @@
+//! A leader: replicates, commits, serves reads, hands over.
+//!
+//! Leaves to others: the deeds (`replication`, `read_index`, `transfer`, `snapshot`, `membership`).
+//! Invariant: only tracked members are listened to.
+
+use crate::entry::{Entry, EntryKind};
+use crate::error::StepError;
+use crate::ids::{Index, LogPos};
+use crate::message::{Body, Message};
+use crate::raft::Raft;
+use crate::replication::Empty;
+use crate::storage::Storage;
+use crate::trace::Trace;
+
+impl<S: Storage> Raft<S> {
+    pub(crate) fn step_leader(&mut self, m: Message) -> Result<(), StepError> {
+        match m.body {
+            Body::Beat => self.broadcast_heartbeat(),
+            Body::CheckQuorum => self.check_quorum(),
+            Body::Propose { entries } => return self.lead_proposal(entries).map(|_| ()),
+            Body::ReadIndex { entries } => return self.on_read_request(m.from, entries),
+            Body::ForgetLeader => {}
+            _ if !self.tracker.contains(m.from) => self.trace.note(|| Trace::NoProgress { peer: m.from }),
+            Body::AppendResp(answer) => return self.on_append_resp(m.from, answer),
+            Body::HeartbeatResp { context } => self.on_heartbeat_resp(m.from, &context),
+            Body::SnapStatus { reject } => self.on_snapshot_status(m.from, reject),
+            Body::Unreachable => self.on_unreachable(m.from),
+            Body::TransferLeader => self.on_transfer(m.from),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Proposes as a leader: all or nothing. Returns where the first entry stands.
+    pub(crate) fn lead_proposal(&mut self, mut entries: Vec<Entry>) -> Result<LogPos, StepError> {
+        if entries.is_empty() {
+            return Err(StepError::Malformed("a proposal without entries"));
+        }
+        let term = self.term;
+        let transferee = self.leader().map(|l| l.transferee).filter(|t| !t.is_none());
+        if !self.tracker.contains(self.id) {
+            return Err(StepError::ProposalDropped);
+        }
+        if let Some(transferee) = transferee {
+            self.trace.note(|| Trace::ProposalDuringTransfer { term, transferee });
+            return Err(StepError::ProposalDropped);
+        }
+        let pending_conf = self.judge_conf_changes(&mut entries)?;
+        self.count_uncommitted(&entries)?;
+        if let (Some(pending), Some(leader)) = (pending_conf, self.leader_mut()) {
+            leader.pending_conf = pending;
+        }
+        let first = self.append_own(entries);
+        self.broadcast_append(Empty::Send);
+        Ok(first)
+    }
+
+    /// Replaces membership changes that may not be proposed now by empty entries; returns the index that the
+    /// last accepted one will have.
+    fn judge_conf_changes(&mut self, entries: &mut [Entry]) -> Result<Option<Index>, StepError> {
+        let mut pending = None;
+        for (entry, index) in entries.iter_mut().zip(self.log.last_index().next().0..) {
+            if entry.kind == EntryKind::Normal {
+                continue;
+            }
+            if self.may_propose_change(entry, pending)? {
+                pending = Some(Index(index));
+            } else {
+                *entry = Entry { replaced: true, ..Entry::default() };
+            }
+        }
+        Ok(pending)
+    }
+
+    /// Refuses what exceeds the limit of uncommitted payload; the first and the empty always fit (S11).
+    fn count_uncommitted(&mut self, entries: &[Entry]) -> Result<(), StepError> {
+        let bytes: u64 = entries.iter().map(Entry::payload_size).sum();
+        let limit = self.config.uncommitted_limit();
+        let Some(leader) = self.leader_mut() else { return Err(StepError::ProposalDropped) };
+        let total = leader.uncommitted.saturating_add(bytes);
+        if leader.uncommitted > 0 && bytes > 0 && total > limit {
+            self.trace.note(|| Trace::UncommittedLimit);
+            return Err(StepError::ProposalDropped);
+        }
+        leader.uncommitted = total;
+        Ok(())
+    }
+}
