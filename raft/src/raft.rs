@@ -4,8 +4,8 @@
 //! `read_index`, `transfer`, `snapshot`), what may leave when (`raw_node`).
 //! Invariant: `term` never falls; `vote` changes once per term; a leader leads itself, a candidate nobody.
 
-use crate::config::Config;
 use crate::confchange::restore;
+use crate::config::Config;
 use crate::error::{StartError, StepError};
 use crate::ids::{Index, LogPos, ReplicaId, Term, Tick};
 use crate::log::RaftLog;
@@ -148,8 +148,7 @@ impl<S: Storage> Raft<S> {
     }
 
     fn trace_start(&mut self) {
-        let (term, commit, applied, last) =
-            (self.term, self.log.committed(), self.log.applied(), self.log.last_pos());
+        let (term, commit, applied, last) = (self.term, self.log.committed(), self.log.applied(), self.log.last_pos());
         let tracker = &self.tracker;
         self.trace.note(|| Trace::Started { peers: tracker.voters().collect(), term, commit, applied, last });
     }
@@ -207,9 +206,7 @@ impl<S: Storage> Raft<S> {
 
     /// May this replica win an election? Not while a snapshot is being installed (S38).
     pub(crate) fn is_promotable(&self) -> bool {
-        self.tracker.contains(self.id)
-            && !self.tracker.is_learner(self.id)
-            && self.log.unstable_snapshot().is_none()
+        self.tracker.contains(self.id) && !self.tracker.is_learner(self.id) && self.log.unstable_snapshot().is_none()
     }
 }
 

@@ -51,13 +51,7 @@ pub(crate) enum StableOutcome {
 impl Unstable {
     /// Nothing unstable; storage ends before `offset`.
     pub(crate) fn new(offset: Index) -> Unstable {
-        Unstable {
-            snapshot: None,
-            snapshot_in_progress: false,
-            offset,
-            in_progress: offset,
-            entries: VecDeque::new(),
-        }
+        Unstable { snapshot: None, snapshot_in_progress: false, offset, in_progress: offset, entries: VecDeque::new() }
     }
 
     pub(crate) fn offset(&self) -> Index {
