@@ -1,0 +1,181 @@
+//! A handle on one group: propose, read, look, wait, and the two administrative calls.
+//!
+//! Leaves to others: consensus and routing (raftstore), forgetting types (`erased`).
+//! Invariant: a handle exists only for a group whose kind's machine is `S`; holding one keeps nothing alive on disk.
+
+use crate::core::Core;
+use crate::oneshot::{Oneshot, Within};
+use crate::proposal::Proposal;
+use crate::read::{Read, ReadView, Waiting};
+use crate::state_machine::StateMachine;
+use crate::timer::sleep_until;
+use bytes::Bytes;
+use pontoon_raftstore::error::{AdminError, GroupError, ProposeError, ReadError};
+use pontoon_raftstore::group_status::GroupStatus;
+use pontoon_raftstore::ids::{GroupId, LogPos, NodeId};
+use pontoon_raftstore::proposal::{AdminDone, AdminSlot};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often `wait` looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// One group on this node. Cheap to clone.
+pub struct Group<S> {
+    /// The engine's inside.
+    core: Arc<Core>,
+    /// The group.
+    id: GroupId,
+    /// The machine's type.
+    machine: PhantomData<fn() -> S>,
+}
+
+impl<S> Clone for Group<S> {
+    fn clone(&self) -> Group<S> {
+        Group { core: Arc::clone(&self.core), id: self.id, machine: PhantomData }
+    }
+}
+
+impl<S: StateMachine> Group<S> {
+    pub(crate) fn new(core: &Arc<Core>, id: GroupId) -> Group<S> {
+        Group { core: Arc::clone(core), id, machine: PhantomData }
+    }
+
+    /// The group's id.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Hands a command in; waits for admission where the node is overloaded. Commands that one thread hands in are
+    /// appended in that order unless one of them had to wait.
+    pub fn propose(&self, command: impl Into<Bytes>) -> Proposal<S::Response> {
+        Proposal::new(&self.core, self.id, command.into(), true)
+    }
+
+    /// Hands a command in, or says at once why not. Never waits for admission; `Overloaded` may still come later, and
+    /// like at the door it means that nothing was appended.
+    ///
+    /// # Errors
+    /// Whatever is known at the door. Nothing was appended.
+    pub fn try_propose(&self, command: impl Into<Bytes>) -> Result<Proposal<S::Response>, ProposeError> {
+        Proposal::new(&self.core, self.id, command.into(), false).refused()
+    }
+
+    /// A view that keeps what `mode` promises, on any replica. The read itself runs on the caller's thread.
+    ///
+    /// # Errors
+    /// Reads change nothing: any error may be retried.
+    pub async fn read(&self, mode: Read) -> Result<ReadView<S::Reader>, ReadError> {
+        self.read_within(mode, self.core.config.request_timeout.get()).await
+    }
+
+    /// As `read`, with a deadline of its own.
+    ///
+    /// # Errors
+    /// As `read`; `Unconfirmed` when the deadline passed.
+    pub async fn read_within(&self, mode: Read, limit: Duration) -> Result<ReadView<S::Reader>, ReadError> {
+        let index = match mode {
+            Read::Linearizable => self.confirm(limit).await?,
+            Read::Local { max_staleness: None } => self.status_checked()?.applied,
+            Read::Local { max_staleness: Some(age) } => match self.core.confirmed_since(self.id, age) {
+                Some(_) => self.status_checked()?.applied,
+                None => self.confirm(limit).await?,
+            },
+        };
+        let reader = self.core.reader(self.id)?;
+        let typed = reader.downcast_ref::<S::Reader>().cloned();
+        let typed = typed.ok_or_else(|| GroupError::Quarantined("the group has another kind now".to_owned()))?;
+        Ok(ReadView::new(index, typed))
+    }
+
+    /// One confirmation that what is applied here was current after this call began.
+    async fn confirm(&self, limit: Duration) -> Result<pontoon_raftstore::ids::Index, ReadError> {
+        let began = Instant::now();
+        let slot = Arc::new(Waiting::default());
+        self.core.read(self.id, slot.clone())?;
+        let answer = Within::new(slot.answer(), &self.core.timer, began + limit).await;
+        let index = answer.unwrap_or(Err(ReadError::Unconfirmed))?;
+        self.core.note_confirmed(self.id, began);
+        Ok(index)
+    }
+
+    fn status_checked(&self) -> Result<GroupStatus, GroupError> {
+        let status = self.core.status(self.id)?;
+        match status.quarantined {
+            Some(why) => Err(GroupError::Quarantined(why)),
+            None => Ok(status),
+        }
+    }
+
+    /// What this replica knows: an owned copy. All zero if the group is gone.
+    #[must_use]
+    pub fn status(&self) -> GroupStatus {
+        let gone = GroupStatus { group: self.id, ..GroupStatus::default() };
+        self.core.status(self.id).unwrap_or(gone)
+    }
+
+    /// Waits until `f` holds for the status.
+    ///
+    /// # Errors
+    /// `TimedOut` after `limit`; `Group` if the group is gone.
+    pub async fn wait(
+        &self,
+        mut f: impl FnMut(&GroupStatus) -> bool,
+        limit: Duration,
+    ) -> Result<GroupStatus, AdminError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.core.status(self.id)?;
+            if f(&status) {
+                return Ok(status);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(AdminError::TimedOut);
+            }
+            sleep_until(&self.core.timer, deadline.min(now + LOOK_EVERY)).await;
+        }
+    }
+
+    /// Hands the leadership to `to`, or to whoever is most up to date. Answers with the new leader's node.
+    ///
+    /// # Errors
+    /// `NotLeader` where this node does not lead, `TimedOut` when nobody took over.
+    pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, AdminError> {
+        match self.core.transfer(self.id, to).await? {
+            AdminDone::Leader(node) => Ok(node),
+            other => Err(AdminError::Refused(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Takes a snapshot now: a volatile machine's is kept and the log may be cut behind it.
+    ///
+    /// # Errors
+    /// `Refused` if the machine could not give one.
+    pub async fn snapshot_now(&self) -> Result<LogPos, AdminError> {
+        match self.core.snapshot_now(self.id).await? {
+            AdminDone::Snapshot(at) => Ok(at),
+            other => Err(AdminError::Refused(format!("unexpected answer {other:?}"))),
+        }
+    }
+}
+
+/// Where the result of an administrative call arrives.
+#[derive(Default)]
+pub(crate) struct AdminAnswer {
+    answer: Arc<Oneshot<Result<AdminDone, AdminError>>>,
+}
+
+impl AdminAnswer {
+    pub(crate) fn answer(&self) -> Arc<Oneshot<Result<AdminDone, AdminError>>> {
+        Arc::clone(&self.answer)
+    }
+}
+
+impl AdminSlot for AdminAnswer {
+    fn done(&self, result: Result<AdminDone, AdminError>) {
+        self.answer.set(result);
+    }
+}
