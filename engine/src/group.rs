@@ -12,7 +12,7 @@ use crate::timer::sleep_until;
 use bytes::Bytes;
 use pontoon_raftstore::error::{AdminError, GroupError, ProposeError, ReadError};
 use pontoon_raftstore::group_status::GroupStatus;
-use pontoon_raftstore::ids::{GroupId, LogPos, NodeId};
+use pontoon_raftstore::ids::{GroupId, Index, LogPos, NodeId};
 use pontoon_raftstore::proposal::{AdminDone, AdminSlot};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -78,11 +78,11 @@ impl<S: StateMachine> Group<S> {
     pub async fn read_within(&self, mode: Read, limit: Duration) -> Result<ReadView<S::Reader>, ReadError> {
         let index = match mode {
             Read::Linearizable => self.confirm(limit).await?,
-            Read::Local { max_staleness: None } => self.status_checked()?.applied,
-            Read::Local { max_staleness: Some(age) } => match self.core.confirmed_since(self.id, age) {
-                Some(_) => self.status_checked()?.applied,
-                None => self.confirm(limit).await?,
-            },
+            Read::Local { max_staleness: None } => self.core.applied(self.id)?,
+            Read::Local { max_staleness: Some(age) } if self.core.is_confirmed_within(self.id, age) => {
+                self.core.applied(self.id)?
+            }
+            Read::Local { max_staleness: Some(_) } => self.confirm(limit).await?,
         };
         let reader = self.core.reader(self.id)?;
         let typed = reader.downcast_ref::<S::Reader>().cloned();
@@ -91,7 +91,7 @@ impl<S: StateMachine> Group<S> {
     }
 
     /// One confirmation that what is applied here was current after this call began.
-    async fn confirm(&self, limit: Duration) -> Result<pontoon_raftstore::ids::Index, ReadError> {
+    async fn confirm(&self, limit: Duration) -> Result<Index, ReadError> {
         let began = Instant::now();
         let slot = Arc::new(Waiting::default());
         self.core.read(self.id, slot.clone())?;
@@ -99,14 +99,6 @@ impl<S: StateMachine> Group<S> {
         let index = answer.unwrap_or(Err(ReadError::Unconfirmed))?;
         self.core.note_confirmed(self.id, began);
         Ok(index)
-    }
-
-    fn status_checked(&self) -> Result<GroupStatus, GroupError> {
-        let status = self.core.status(self.id)?;
-        match status.quarantined {
-            Some(why) => Err(GroupError::Quarantined(why)),
-            None => Ok(status),
-        }
     }
 
     /// What this replica knows: an owned copy. All zero if the group is gone.

@@ -1,1 +1,48 @@
-//! Placeholder.
+//! Pontoon: many Raft groups on a node share one log store and one transport; this is the face that a host embeds.
+//!
+//! A host implements [`StateMachine`] and [`Kind`] (or takes [`kv::KvStore`]), opens an [`Engine`] on each node and
+//! talks to its groups through [`Group`]. Whether a retry can duplicate is told by every error
+//! ([`ProposeError::never_appended`]). A whole program: `examples/in_memory_kv.rs`.
+//!
+//! Leaves to others: consensus and groups (`pontoon-raftstore`), the log on disk (`pontoon-wal`), the network
+//! (`pontoon-transport`). Invariant: futures here run on any executor; no method blocks except where it says so.
+
+mod builder;
+pub mod config;
+mod core;
+mod engine;
+mod erased;
+mod error;
+mod events;
+mod group;
+mod health;
+pub mod kv;
+mod oneshot;
+mod proposal;
+mod read;
+mod resolver;
+mod state_machine;
+mod timer;
+mod wiring;
+
+pub use builder::Builder;
+pub use config::Config;
+pub use engine::{Engine, Peer, Shutdown, ShutdownReport};
+pub use error::{
+    AdminError, BootError, GroupError, LeaderHint, LifecycleError, Limit, Lost, OpenError, ProposeError, ReadError,
+};
+pub use events::{Event, Events};
+pub use group::Group;
+pub use health::{Check, Health};
+pub use pontoon_raft::{ConfState, FlowState, StateRole};
+pub use pontoon_raftstore::env::LinkState;
+pub use pontoon_raftstore::group_spec::GroupSpec;
+pub use pontoon_raftstore::group_status::{FollowerStatus, GroupStatus};
+pub use pontoon_raftstore::ids::{ClusterId, Generation, GroupId, Incarnation, Index, LogPos, NodeId, ReplicaId, Term};
+pub use proposal::{Applied, Proposal};
+pub use read::{Read, ReadView};
+pub use resolver::{BoxFut, Resolver};
+pub use state_machine::{
+    ApplyMeta, Batch, Codec, Durable, Kind, Meta, Part, SmError, SnapshotSink, SnapshotSource, SnapshotStream,
+    StateMachine,
+};

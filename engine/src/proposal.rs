@@ -171,8 +171,7 @@ impl<R: Send + 'static> Future for Proposal<R> {
                     Poll::Ready(Err(error)) => this.state = this.on_refused(error),
                     Poll::Pending => {
                         let timed_out = this.alarm.poll(this.deadline, cx);
-                        return timed_out
-                            .map(|()| Err(ProposeError::OutcomeUnknown { why: Lost::Timeout, at: None }));
+                        return timed_out.map(|()| Err(ProposeError::OutcomeUnknown { why: Lost::Timeout, at: None }));
                     }
                 },
             }

@@ -6,10 +6,10 @@
 //! Invariant: until `Kind::commit` returns `Ok`, `apply` has no effect outside the stage (boot.md 7).
 
 use bytes::Bytes;
+pub use pontoon_raftstore::env::{ApplyMeta, Meta, SmError};
 use pontoon_raftstore::env::{
     ApplyRun, DurablePositions, SnapshotInput, SnapshotOutput, SnapshotPart, SnapshotSource as ErasedSource,
 };
-pub use pontoon_raftstore::env::{ApplyMeta, Meta, SmError};
 use pontoon_raftstore::ids::{Generation, GroupId, LogPos, ReplicaId};
 use std::path::Path;
 
@@ -92,13 +92,8 @@ pub trait Kind: Send + Sync + 'static {
     ///
     /// # Errors
     /// Any error quarantines this replica.
-    fn open(
-        &self,
-        group: GroupId,
-        replica: ReplicaId,
-        generation: Generation,
-        dir: &Path,
-    ) -> Result<Self::Sm, SmError>;
+    fn open(&self, group: GroupId, replica: ReplicaId, generation: Generation, dir: &Path)
+    -> Result<Self::Sm, SmError>;
 
     /// Writes what one applier turn staged, all groups in one write; replies are released after it.
     ///
