@@ -1,7 +1,45 @@
 //! Pontoon's consensus core, after etcd raft: pure.
 //!
 //! There is no clock, thread, socket, file, log line, global or hash order in this crate, and nothing
-//! here knows what a group or a node is.
+//! here knows what a group or a node is. A [`RawNode`] is one replica: events go in, work comes out, and a
+//! driver does the work. Errors leave the replica as it was; [`StepError::is_corruption`] and [`StartError`]
+//! prove lost data: quarantine the replica, repair nothing.
+//!
+//! # The driver's contract
+//!
+//! 1. **Events in.** [`RawNode::step`] for messages, `propose*`, `campaign`, `transfer_leader`, `read_index`,
+//!    `report_*`. Each takes `now`, a count of ticks that the driver derives from its clock. None fires a deadline.
+//! 2. **Time.** Call [`RawNode::tick`] at [`RawNode::next_deadline`], asked again after every batch of events.
+//!    Any number of idle ticks are one call; a late call fires once.
+//! 3. **Work out.** While [`RawNode::has_ready`]: take a [`Ready`]. Taking is accepting: it will not be offered again.
+//! 4. **Persist** `snapshot` (it empties the log behind it), then `entries` (they replace everything from the first
+//!    one's index on), then `hard_state`, atomically. `must_sync`: and sync. Until then [`Storage`] may or may not
+//!    show them; it must when they are reported.
+//! 5. **Apply** `committed_entries` in order. Each membership change among them goes to
+//!    [`RawNode::apply_conf_change`] when it is applied, in log order, with the group's other replicas doing the same.
+//! 6. **Reads**: serve a `read_states` item once its index is applied.
+//!
+//! *Asynchronous mode* (`Config::async_storage_writes`), for drivers that write many groups at once:
+//!
+//! - Send `messages` at once, before the write: nothing in them rests on it. Acks and votes are held back.
+//! - Any number of `Ready`s may be under way. When all up to `number` are durable, in order, call
+//!   [`RawNode::on_persisted`] with the latest number that `awaits_persist` (a later one covers it): the core steps its
+//!   own acks and pushes what may leave now. A `Ready` may await earlier writes without writing anything itself.
+//! - When entries handed out are applied, call [`RawNode::on_applied`]; pages stay within
+//!   `Config::max_committed_size_per_ready` over all unreported ones. Committed entries are offered once stable here.
+//! - After a failed write call nothing more: drop the replica.
+//!
+//! *Synchronous mode*, for tests: persist, send, apply, then [`RawNode::advance`], before the next `Ready`.
+//!
+//! **Entries not in memory.** If the storage answers [`StorageError::Uncached`], nothing is sent and nothing fails:
+//! [`RawNode::take_fetches`] names what is wanted and for whom; fetch it in the background, put it where
+//! [`Storage::entries`] finds it, call [`RawNode::resume_append`] (the own id stands for the own applying).
+//!
+//! **Snapshots.** The core decides that one is due, [`Storage::snapshot`] names the newest one, and the contents travel
+//! outside; tell [`RawNode::report_snapshot`] how that ended. A received one arrives as `Ready::snapshot`.
+//!
+//! Given the same configuration (its seed included), storage and calls, a replica does the same to the byte.
+//! `Config::strict` refuses what the original accepts and then dies of; only transcripts of the original switch it off.
 
 mod check;
 mod conf_change;
