@@ -27,6 +27,9 @@ pub enum SendError {
     /// The queue's byte bound is reached: likewise.
     #[error("send queue to the node is full")]
     Full,
+    /// The body is over what the lane or the peer takes: sending it again is in vain.
+    #[error("body is over the lane's cap")]
+    TooLarge,
 }
 
 /// State of the link to a peer.
