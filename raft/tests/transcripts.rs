@@ -5,7 +5,7 @@
 //! `raft/tests/data` always run. `RAFT_TRANSCRIPTS_ONLY=text` runs the files whose path contains it.
 //! The grammar and the environment are specified in `shared/conformance/README.md`.
 //! Invariant: no file is skipped, no output is filtered; a named folder that is absent or empty fails.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[path = "transcripts/confchange.rs"]
 mod confchange;
@@ -21,8 +21,10 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+type NewRunner = fn() -> Box<dyn Runner>;
+
 /// Sub-folders and who answers the files in them.
-const KINDS: [(&str, fn() -> Box<dyn Runner>); 3] = [
+const KINDS: [(&str, NewRunner); 3] = [
     ("interaction", || Box::new(interaction::Env::new())),
     ("quorum", || Box::new(quorum::Quorum)),
     ("confchange", || Box::new(confchange::ConfChanges::new())),
@@ -56,7 +58,7 @@ fn transcripts() {
 
 /// Not through `print!`: the count shall be seen although the test passes.
 fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").unwrap();
+    std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -86,7 +88,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
     paths.into_iter().flat_map(|p| if p.is_dir() { files_in(&p) } else { vec![p] }).collect()
 }
 
-fn run(file: &Path, runner: fn() -> Box<dyn Runner>) -> Result<(), String> {
+fn run(file: &Path, runner: NewRunner) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
     let directives = datadriven::parse(&text)?;
     let mut runner = runner();

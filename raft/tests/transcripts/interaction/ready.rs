@@ -9,14 +9,13 @@ use pontoon_raft::*;
 impl Env {
     /// Handles one Ready, pending or not.
     pub(super) fn process_ready(&mut self, id: u64) -> Outcome {
-        let (ready, held) = self.call(id, |node, _| {
-            let ready = node.ready();
-            let held = node.take_held(ready.number);
-            (ready, held)
-        });
+        let ready = self.call(id, |node, _| node.ready());
         let is_async = self.node(id).config.async_storage_writes;
-        let (append, apply) =
-            if is_async { (append_work(id, &ready, held), apply_work(id, &ready)) } else { (None, None) };
+        let (mut append, mut apply) = (None, None);
+        if is_async {
+            let held = self.call(id, |node, _| node.take_held(ready.number));
+            (append, apply) = (append_work(id, &ready, held), apply_work(id, &ready));
+        }
         let messages: Vec<Message> = ready.messages.iter().chain(&append).chain(&apply).cloned().collect();
         self.output.print(&print::ready(&ready, &messages));
         if !is_async {
