@@ -22,5 +22,7 @@ pub mod proposal;
 pub mod router;
 pub mod task;
 #[cfg(feature = "testing")]
+pub mod mem;
+#[cfg(feature = "testing")]
 pub mod testing;
 pub mod turn;

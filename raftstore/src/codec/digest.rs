@@ -1,9 +1,7 @@
-//! A 64-bit digest for what must be equal on two nodes: birth specs, foundings, snapshot streams.
+//! A 64-bit digest for what must be equal on two nodes: foundings, snapshot streams.
 //!
 //! Not cryptographic: it meets accidents, not enemies. Stable for ever (it is on disk and on the wire).
 //! Invariant: the value depends on the bytes only, not on how they were cut into `update` calls.
-
-use crate::ids::{GroupId, NodeId, ReplicaId};
 
 /// A running digest.
 #[derive(Clone, Debug)]
@@ -65,28 +63,4 @@ impl Digest {
     fn mix(&mut self, word: u64) {
         self.state = (self.state ^ word).wrapping_mul(MULTIPLIER).rotate_left(29);
     }
-}
-
-/// Digest of a birth spec (boot.md 3): equal on all initial members, whatever the order they were listed in.
-#[must_use]
-pub fn spec_digest(
-    group: GroupId,
-    kind: &str,
-    voters: &[(ReplicaId, NodeId)],
-    learners: &[(ReplicaId, NodeId)],
-) -> u64 {
-    let mut digest = Digest::default();
-    digest.update_u64(group.0);
-    digest.update_u64(kind.len() as u64);
-    digest.update(kind.as_bytes());
-    for list in [voters, learners] {
-        let mut sorted = list.to_vec();
-        sorted.sort_unstable();
-        digest.update_u64(sorted.len() as u64);
-        for (replica, node) in sorted {
-            digest.update_u64(replica.0);
-            digest.update_u64(node.0);
-        }
-    }
-    digest.finish()
 }

@@ -14,7 +14,7 @@ mod snapshot_frame;
 mod state;
 mod wire;
 
-pub use digest::{Digest, spec_digest};
+pub use digest::Digest;
 pub use entry::{MAX_PAYLOAD, decode_entry, encode_entry, put_run, take_run};
 pub use message::{MAX_MESSAGES, MessageBatch, decode_message, decode_messages, encode_message, encode_messages};
 pub use node::{NodeRecord, PeerRecord, decode_epoch, encode_epoch};

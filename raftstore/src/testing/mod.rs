@@ -2,6 +2,10 @@
 //!
 //! Leaves to others: the twins (`mem`), whole worlds (`sim`).
 
+mod kv;
 mod rng;
+mod slots;
 
+pub use kv::{KvOp, KvRet, Map};
 pub use rng::{Replay, Rng, seeds};
+pub use slots::{AdminCell, Cell, KvSlot, LifecycleCell, ReadCell};

@@ -1,0 +1,323 @@
+//! The twins of state machines: a durable kind (a database without a log of its own) and a volatile one.
+//!
+//! All replicas of a kind share one medium. What is committed is visible; what was flushed survives. A flush takes
+//! everything at once, as a database with one column family does. Destroys are lost with the memtable.
+//! Leaves to others: what a command does (`testing::kv`). Invariant: data and meta of a replica change together.
+
+use super::power::{CrashPoint, Power};
+use crate::env::{
+    Answers, ApplyRun, DurablePositions, Machine, MachineKind, Meta, Reader, SmError, SnapshotInput, SnapshotOutput,
+    SnapshotPart, SnapshotSource, Stage,
+};
+use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
+use crate::proposal::ReplySlot;
+use crate::testing::{KvOp, KvRet, KvSlot, Map};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Names the contents of one replica under one generation.
+type Key = (GroupId, ReplicaId, Generation);
+/// All contents of a kind.
+type Contents = BTreeMap<Key, Arc<Content>>;
+
+/// Contents of one replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content {
+    /// User data.
+    data: Map,
+    /// The engine's pairs.
+    meta: Map,
+}
+
+/// Does a kind survive a crash by itself?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// What was flushed survives.
+    Durable,
+    /// Nothing survives.
+    Volatile,
+}
+
+/// What fails next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineFault {
+    /// `apply` of this group.
+    Apply(GroupId),
+    /// `apply` of this group panics.
+    ApplyPanics(GroupId),
+    /// `commit` of a stage.
+    Commit,
+    /// `durable`.
+    Durable,
+}
+
+/// The medium: survives crashes of its node as far as it was flushed.
+#[derive(Debug)]
+pub struct MemMachineDisk {
+    /// Of all that lies here.
+    persistence: Persistence,
+    /// All state.
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Survives.
+    flushed: Contents,
+    /// Visible.
+    live: Contents,
+    /// Met once.
+    fault: Option<MachineFault>,
+}
+
+impl Inner {
+    fn take_fault(&mut self, fault: MachineFault) -> bool {
+        let met = self.fault == Some(fault);
+        if met {
+            self.fault = None;
+        }
+        met
+    }
+}
+
+impl MemMachineDisk {
+    /// An empty medium.
+    #[must_use]
+    pub fn new(persistence: Persistence) -> Arc<MemMachineDisk> {
+        Arc::new(MemMachineDisk { persistence, inner: Mutex::default() })
+    }
+
+    /// Opens the kind.
+    #[must_use]
+    pub fn open(self: &Arc<MemMachineDisk>, power: Arc<Power>) -> MemKind {
+        MemKind { disk: self.clone(), power }
+    }
+
+    /// The power fails, or the process dies: memtables are gone either way.
+    pub fn crash(&self) {
+        let mut inner = self.inner.lock();
+        inner.live = inner.flushed.clone();
+        inner.fault = None;
+    }
+
+    /// The database flushes by itself.
+    pub fn flush(&self) {
+        if self.persistence == Persistence::Durable {
+            let mut inner = self.inner.lock();
+            inner.flushed = inner.live.clone();
+        }
+    }
+
+    /// Something fails next.
+    pub fn fail_next(&self, fault: MachineFault) {
+        self.inner.lock().fault = Some(fault);
+    }
+
+    /// Visible user data and meta of a replica.
+    #[must_use]
+    pub fn contents(&self, group: GroupId, replica: ReplicaId, generation: Generation) -> Option<(Map, Map)> {
+        let inner = self.inner.lock();
+        inner.live.get(&(group, replica, generation)).map(|c| (c.data.clone(), c.meta.clone()))
+    }
+
+    /// A meta value of what would survive a crash now.
+    #[must_use]
+    pub fn flushed_meta(&self, at: (GroupId, ReplicaId, Generation), key: &[u8]) -> Option<Bytes> {
+        self.inner.lock().flushed.get(&at).and_then(|c| c.meta.get(key).cloned())
+    }
+}
+
+/// The handle of one start of one node.
+#[derive(Clone, Debug)]
+pub struct MemKind {
+    /// What survives.
+    disk: Arc<MemMachineDisk>,
+    /// Of this start.
+    power: Arc<Power>,
+}
+
+/// One replica's machine.
+#[derive(Debug)]
+struct MemMachine {
+    /// Its kind.
+    kind: MemKind,
+    /// Its contents' name.
+    key: Key,
+}
+
+/// What a reader of the twin offers.
+#[derive(Debug)]
+pub struct KvView {
+    kind: MemKind,
+    key: Key,
+}
+
+impl KvView {
+    /// Answers a read from what is committed now; `None` if the node is dead.
+    #[must_use]
+    pub fn read(&self, op: &KvOp) -> Option<KvRet> {
+        if !self.kind.power.is_on() {
+            return None;
+        }
+        let content = self.kind.content(self.key);
+        Some(op.apply(&mut content.data.clone()))
+    }
+}
+
+fn no_power() -> SmError {
+    SmError::Io(std::io::Error::other("the power is off"))
+}
+
+impl MemKind {
+    fn pass(&self, point: CrashPoint) -> Result<(), SmError> {
+        if self.power.pass(point) { Ok(()) } else { Err(no_power()) }
+    }
+
+    fn content(&self, key: Key) -> Arc<Content> {
+        self.disk.inner.lock().live.get(&key).cloned().unwrap_or_default()
+    }
+}
+
+impl MachineKind for MemKind {
+    fn is_durable(&self) -> bool {
+        self.disk.persistence == Persistence::Durable
+    }
+
+    fn open(&self, group: GroupId, replica: ReplicaId, generation: Generation) -> Result<Box<dyn Machine>, SmError> {
+        Ok(Box::new(MemMachine { kind: self.clone(), key: (group, replica, generation) }))
+    }
+
+    fn stage(&self) -> Stage {
+        Box::new(Contents::new())
+    }
+
+    fn commit(&self, stage: Stage) -> Result<(), SmError> {
+        self.pass(CrashPoint::BeforeCommit)?;
+        let staged = stage.downcast::<Contents>().map_err(|_| SmError::Corruption("foreign stage".into()))?;
+        let mut inner = self.disk.inner.lock();
+        if inner.take_fault(MachineFault::Commit) {
+            return Err(SmError::Io(std::io::Error::other("injected")));
+        }
+        inner.live.extend(*staged);
+        drop(inner);
+        self.pass(CrashPoint::AfterCommit)
+    }
+
+    fn durable(&self, since: &mut DurablePositions) -> Result<(), SmError> {
+        self.pass(CrashPoint::BeforeDurable)?;
+        if self.disk.inner.lock().take_fault(MachineFault::Durable) {
+            return Err(SmError::Io(std::io::Error::other("injected")));
+        }
+        self.disk.flush();
+        let inner = self.disk.inner.lock();
+        since.found = inner.flushed.iter().map(|(k, c)| (k.0, k.1, k.2, meta_of(c))).collect();
+        drop(inner);
+        self.pass(CrashPoint::AfterDurable)
+    }
+
+    fn retain(&self, living: &[(GroupId, ReplicaId, Generation)]) -> Result<(), SmError> {
+        let keep: BTreeSet<Key> = living.iter().copied().collect();
+        if !self.power.is_on() {
+            return Err(no_power());
+        }
+        self.disk.inner.lock().live.retain(|k, _| keep.contains(k));
+        Ok(())
+    }
+}
+
+fn meta_of(content: &Content) -> Meta {
+    content.meta.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+impl Machine for MemMachine {
+    fn recover(&mut self) -> Result<Meta, SmError> {
+        Ok(meta_of(&self.kind.content(self.key)))
+    }
+
+    fn apply(&mut self, stage: &mut Stage, run: &ApplyRun<'_>) -> Result<Answers, SmError> {
+        self.kind.pass(CrashPoint::BeforeApply)?;
+        let group = self.key.0;
+        let (fails, panics) = {
+            let mut inner = self.kind.disk.inner.lock();
+            (inner.take_fault(MachineFault::Apply(group)), inner.take_fault(MachineFault::ApplyPanics(group)))
+        };
+        assert!(!panics, "injected panic in apply");
+        let staged = stage.downcast_mut::<Contents>().ok_or_else(|| SmError::Corruption("foreign stage".into()))?;
+        let content = staged.entry(self.key).or_insert_with(|| self.kind.content(self.key));
+        let content = Arc::make_mut(content);
+        let mut answers: Vec<KvRet> = Vec::with_capacity(run.entries.len());
+        for (at, command) in run.entries {
+            let op = KvOp::decode(command.clone()).map_err(|e| SmError::Corruption(format!("at {at:?}: {e}")))?;
+            answers.push(op.apply(&mut content.data));
+        }
+        if fails {
+            return Err(SmError::Corruption("injected".into()));
+        }
+        content.meta.extend(run.meta.puts.iter().cloned());
+        run.meta.deletes.iter().for_each(|k| drop(content.meta.remove(k)));
+        self.kind.pass(CrashPoint::AfterApply)?;
+        Ok(Box::new(answers))
+    }
+
+    fn reply(&self, answers: Answers, slots: Vec<(usize, LogPos, Arc<dyn ReplySlot>)>) {
+        let Ok(answers) = answers.downcast::<Vec<KvRet>>() else { return };
+        for (at, pos, slot) in slots {
+            if !self.kind.power.pass(CrashPoint::BeforeReply) {
+                return;
+            }
+            if let (Some(slot), Some(ret)) = (slot.as_any().downcast_ref::<KvSlot>(), answers.get(at)) {
+                slot.answer(pos, ret.clone());
+            }
+            self.kind.power.pass(CrashPoint::AfterReply);
+        }
+    }
+
+    fn reader(&self) -> Reader {
+        Arc::new(KvView { kind: self.kind.clone(), key: self.key })
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, SmError> {
+        Ok(Box::new(Handle(self.kind.content(self.key))))
+    }
+
+    fn restore(&mut self, from: &mut dyn SnapshotInput) -> Result<(), SmError> {
+        self.kind.pass(CrashPoint::BeforeRestore)?;
+        let mut content = Content { data: Map::new(), meta: from.meta().iter().cloned().collect() };
+        while let Some(part) = from.next()? {
+            let SnapshotPart::Chunk(chunk) = part;
+            match KvOp::decode(chunk) {
+                Ok(op @ KvOp::Put(_)) => drop(op.apply(&mut content.data)),
+                _ => return Err(SmError::Corruption("snapshot part".into())),
+            }
+        }
+        // Half of it is durable without its meta: a crash here must leave the old generation standing.
+        let half = Content { data: content.data.clone(), meta: Map::new() };
+        if self.kind.disk.persistence == Persistence::Durable {
+            self.kind.disk.inner.lock().flushed.insert(self.key, Arc::new(half));
+        }
+        self.kind.pass(CrashPoint::DuringRestore)?;
+        self.kind.disk.inner.lock().live.insert(self.key, Arc::new(content));
+        self.kind.disk.flush();
+        self.kind.pass(CrashPoint::AfterRestore)
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), SmError> {
+        if !self.kind.power.is_on() {
+            return Err(no_power());
+        }
+        self.kind.disk.inner.lock().live.remove(&self.key);
+        Ok(())
+    }
+}
+
+/// A handle on a state.
+struct Handle(Arc<Content>);
+
+impl SnapshotSource for Handle {
+    fn write_to(self: Box<Self>, out: &mut dyn SnapshotOutput) -> Result<(), SmError> {
+        let pairs: Vec<_> = self.0.data.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        pairs.chunks(3).try_for_each(|some| out.chunk(KvOp::Put(some.to_vec()).encode()))
+    }
+}
