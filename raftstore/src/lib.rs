@@ -17,12 +17,12 @@ pub mod health;
 pub mod ids;
 pub mod inbox;
 pub mod mail;
+#[cfg(feature = "testing")]
+pub mod mem;
 pub mod node;
 pub mod proposal;
 pub mod router;
 pub mod task;
-#[cfg(feature = "testing")]
-pub mod mem;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod turn;
