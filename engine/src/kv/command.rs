@@ -75,6 +75,8 @@ pub enum KvResponse {
     Overflow,
     /// `Append`: the result is over the limit. Nothing changed.
     TooLong,
+    /// The bytes were no command of this version. Nothing changed.
+    BadCommand,
 }
 
 /// Bytes that are no command.

@@ -1,0 +1,204 @@
+//! One group of a `KvStore`: commands in, changes onto the turn's stage, typed answers out.
+//!
+//! Several commands on one key in one turn see each other through the stage, though nothing is written before the
+//! commit. Leaves to others: byte forms (`command`), the database (`db`), the commit (`store`).
+//! Invariant: the answer and the change depend on the command and the group's contents alone, so all replicas agree.
+
+use super::command::{KvCommand, KvResponse, When};
+use super::keys::Owner;
+use super::reader::KvReader;
+use super::snapshot::{self, KvSnapshot};
+use super::store::Shared;
+use crate::state_machine::{Batch, Meta, SmError, SnapshotStream, StateMachine};
+use bytes::{Bytes, BytesMut};
+use rocksdb::WriteBatch;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Bytes that a restore writes at once.
+const RESTORE_BATCH: usize = 4 << 20;
+
+/// What one applier turn collects over all groups of a kind.
+#[derive(Default)]
+pub struct KvStage {
+    /// The one write.
+    pub(super) batch: WriteBatch,
+    /// What the batch does to each key it touches.
+    overlay: HashMap<Vec<u8>, Option<Bytes>>,
+    /// What is known to be applied once the batch is written, per run.
+    pub(super) positions: Vec<(Owner, Meta)>,
+}
+
+impl KvStage {
+    fn put(&mut self, key: Vec<u8>, value: Bytes) {
+        self.batch.put(&key, &value);
+        self.overlay.insert(key, Some(value));
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.batch.delete(&key);
+        self.overlay.insert(key, None);
+    }
+}
+
+/// See the file's head.
+pub struct KvMachine {
+    /// What the kind's groups share.
+    shared: Arc<Shared>,
+    /// Whose contents.
+    owner: Owner,
+}
+
+impl KvMachine {
+    pub(super) fn new(shared: Arc<Shared>, owner: Owner) -> KvMachine {
+        KvMachine { shared, owner }
+    }
+
+    fn value(&self, stage: &KvStage, key: &[u8]) -> Result<Option<Bytes>, SmError> {
+        match stage.overlay.get(key) {
+            Some(staged) => Ok(staged.clone()),
+            None => self.shared.db.get(key),
+        }
+    }
+
+    fn exists(&self, stage: &KvStage, key: &[u8]) -> Result<bool, SmError> {
+        match stage.overlay.get(key) {
+            Some(staged) => Ok(staged.is_some()),
+            None => Ok(self.shared.db.value_len(key)?.is_some()),
+        }
+    }
+
+    fn run(&self, stage: &mut KvStage, command: KvCommand) -> Result<KvResponse, SmError> {
+        match command {
+            KvCommand::Set { key, value, when, get } => self.set(stage, &key, value, when, get),
+            KvCommand::SetMany(pairs) => {
+                for (key, value) in pairs {
+                    stage.put(self.owner.data(&key), value);
+                }
+                Ok(KvResponse::Set(true))
+            }
+            KvCommand::Delete(keys) => {
+                let mut deleted = 0;
+                for key in keys {
+                    let key = self.owner.data(&key);
+                    if self.exists(stage, &key)? {
+                        stage.delete(key);
+                        deleted += 1;
+                    }
+                }
+                Ok(KvResponse::Deleted(deleted))
+            }
+            KvCommand::IncrBy { key, by } => self.incr_by(stage, &key, by),
+            KvCommand::Append { key, value, limit } => self.append(stage, &key, &value, limit),
+        }
+    }
+
+    fn set(&self, stage: &mut KvStage, key: &[u8], value: Bytes, when: When, get: bool) -> Result<KvResponse, SmError> {
+        let key = self.owner.data(key);
+        let before = if get { self.value(stage, &key)? } else { None };
+        let holds = match when {
+            When::Always => true,
+            When::Absent | When::Present => {
+                let exists = if get { before.is_some() } else { self.exists(stage, &key)? };
+                exists == (when == When::Present)
+            }
+        };
+        if holds {
+            stage.put(key, value);
+        }
+        Ok(if get { KvResponse::Previous(before) } else { KvResponse::Set(holds) })
+    }
+
+    fn incr_by(&self, stage: &mut KvStage, key: &[u8], by: i64) -> Result<KvResponse, SmError> {
+        let key = self.owner.data(key);
+        let Some(number) = self.value(stage, &key)?.map_or(Some(0), |v| decimal(&v)) else {
+            return Ok(KvResponse::NotANumber);
+        };
+        let Some(sum) = number.checked_add(by) else { return Ok(KvResponse::Overflow) };
+        stage.put(key, Bytes::from(sum.to_string()));
+        Ok(KvResponse::Int(sum))
+    }
+
+    fn append(&self, stage: &mut KvStage, key: &[u8], tail: &[u8], limit: u32) -> Result<KvResponse, SmError> {
+        let key = self.owner.data(key);
+        let head = self.value(stage, &key)?.unwrap_or_default();
+        let length = head.len() + tail.len();
+        if length > limit as usize {
+            return Ok(KvResponse::TooLong);
+        }
+        let mut whole = BytesMut::with_capacity(length);
+        whole.extend_from_slice(&head);
+        whole.extend_from_slice(tail);
+        stage.put(key, whole.freeze());
+        Ok(KvResponse::Length(length as u64))
+    }
+}
+
+/// A number as `i64` prints it: no sign `+`, no leading zeros, no space.
+fn decimal(value: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    text.parse::<i64>().ok().filter(|n| n.to_string() == text)
+}
+
+impl StateMachine for KvMachine {
+    type Stage = KvStage;
+    type Response = KvResponse;
+    type Reader = KvReader;
+    type Snapshot = KvSnapshot;
+
+    fn recover(&mut self) -> Result<Meta, SmError> {
+        self.shared.db.meta(self.owner)
+    }
+
+    fn apply(&mut self, stage: &mut KvStage, batch: &mut Batch<'_, KvResponse>) -> Result<(), SmError> {
+        for (_, command) in batch.entries() {
+            let answer = match KvCommand::decode(command.clone()) {
+                Ok(command) => self.run(stage, command)?,
+                Err(_) => KvResponse::BadCommand,
+            };
+            batch.reply(answer);
+        }
+        let meta = batch.finish();
+        for key in &meta.deletes {
+            stage.batch.delete(self.owner.meta(key));
+        }
+        for (key, value) in &meta.puts {
+            stage.batch.put(self.owner.meta(key), value);
+        }
+        stage.positions.push((self.owner, meta.puts));
+        Ok(())
+    }
+
+    fn reader(&self) -> KvReader {
+        KvReader::new(Arc::clone(&self.shared.db), self.owner)
+    }
+
+    fn snapshot(&mut self) -> Result<KvSnapshot, SmError> {
+        self.shared.keeper.take(self.owner)
+    }
+
+    fn restore(&mut self, from: &mut SnapshotStream<'_>) -> Result<(), SmError> {
+        let db = &self.shared.db;
+        // What an earlier, interrupted install of this generation left.
+        db.erase(self.owner)?;
+        let mut batch = WriteBatch::default();
+        snapshot::read_pairs(from, |key, value| {
+            batch.put(self.owner.data(key), value);
+            if batch.size_in_bytes() < RESTORE_BATCH {
+                return Ok(());
+            }
+            db.write(std::mem::take(&mut batch))
+        })?;
+        for (key, value) in from.meta() {
+            batch.put(self.owner.meta(key), value);
+        }
+        db.write(batch)?;
+        db.flush()
+    }
+
+    fn destroy(self) -> Result<(), SmError> {
+        // Unflushed: the log store's tombstone outlives a crash, this does not, and `retain` does it again then.
+        self.shared.release(self.owner);
+        self.shared.db.erase(self.owner)
+    }
+}
