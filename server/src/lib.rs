@@ -1,0 +1,8 @@
+//! The binary `pontoon`: a sharded Redis-protocol database on the engine, its demo, and the client they are tested with.
+//!
+//! Uses the engine's public face only: what the server needs, every embedder gets.
+//! A command's way: `conn` reads it, `cmd` knows it, `lane` orders it within its group, the engine replicates it.
+
+pub mod client;
+mod resp;
+pub mod shards;
