@@ -1,0 +1,138 @@
+//! The commands of one group within one pipeline: in the order sent, writes in bulk, reads behind the writes before them.
+//!
+//! Leaves to others: cutting pipelines into lanes and putting answers back in order (`conn`).
+//! Invariant: once a command is refused, those behind it in the lane are refused too. The term is the fence: all writes of
+//! a lane carry the term of its start, and a term that was lost is never led again.
+
+use crate::cmd::{ReadCommand, WriteCommand};
+use crate::errors::{propose_error, read_error};
+use crate::node::ServerNode;
+use crate::resp::Reply;
+use pontoon::kv::KvStore;
+use pontoon::{Applied, Group, Proposal, ProposeError, Read, Term};
+use std::sync::Arc;
+use std::time::Duration;
+
+type Answer = Result<Applied<pontoon::kv::KvResponse>, ProposeError>;
+
+/// A command for keys.
+#[derive(Debug)]
+pub(crate) enum KeyCommand {
+    /// Reads; `local`: from this node's replica, even if it does not lead.
+    Read { command: ReadCommand, local: bool },
+    /// Writes.
+    Write(WriteCommand),
+}
+
+impl KeyCommand {
+    pub(crate) fn slot(&self) -> u16 {
+        match self {
+            KeyCommand::Read { command, .. } => command.slot,
+            KeyCommand::Write(command) => command.slot,
+        }
+    }
+}
+
+/// One group's share of a pipeline.
+pub(crate) struct Lane {
+    node: Arc<ServerNode>,
+    group: Group<KvStore>,
+    /// Why nothing behind is taken any more; its text, without the slot.
+    refused: Option<Reply>,
+    answers: Vec<(usize, Reply)>,
+}
+
+impl Lane {
+    pub(crate) fn new(node: Arc<ServerNode>, group: Group<KvStore>) -> Lane {
+        Lane { node, group, refused: None, answers: Vec::new() }
+    }
+
+    /// Executes all; answers with the numbers given. True if anything was refused.
+    pub(crate) async fn run(mut self, commands: Vec<(usize, KeyCommand)>) -> (Vec<(usize, Reply)>, bool) {
+        let term = self.group.status().term;
+        let mut commands = commands.into_iter().peekable();
+        while let Some((at, command)) = commands.next() {
+            if let Some(reply) = &self.refused {
+                self.answers.push((at, reply.clone()));
+                continue;
+            }
+            match command {
+                KeyCommand::Write(first) => {
+                    let mut run = vec![(at, first)];
+                    while let Some((at, KeyCommand::Write(next))) = commands.next_if(|c| matches!(c.1, KeyCommand::Write(_))) {
+                        run.push((at, next));
+                    }
+                    self.write_run(run, term).await;
+                }
+                KeyCommand::Read { command, local } => {
+                    let mut run = vec![(at, command)];
+                    let alike = |c: &(usize, KeyCommand)| matches!(c.1, KeyCommand::Read { local: l, .. } if l == local);
+                    while let Some((at, KeyCommand::Read { command, .. })) = commands.next_if(alike) {
+                        run.push((at, command));
+                    }
+                    self.read_run(run, local).await;
+                }
+            }
+        }
+        (self.answers, self.refused.is_some())
+    }
+
+    async fn write_run(&mut self, run: Vec<(usize, WriteCommand)>, term: Term) {
+        let mut waiting: Vec<(usize, u16, Proposal<pontoon::kv::KvResponse>)> = Vec::with_capacity(run.len());
+        for (at, write) in run {
+            if let Some(reply) = &self.refused {
+                self.answers.push((at, reply.clone()));
+                continue;
+            }
+            match self.group.try_propose_in(write.command.encode(), term) {
+                Ok(proposal) => waiting.push((at, write.slot, proposal.timeout(self.node.deadline))),
+                Err(error) => self.refuse(at, write.slot, &error),
+            }
+        }
+        for (at, slot, proposal) in waiting {
+            let answer: Answer = proposal.await;
+            match answer {
+                Ok(applied) => self.answers.push((at, WriteCommand::reply(applied.response))),
+                Err(error) => self.refuse(at, slot, &error),
+            }
+        }
+    }
+
+    fn refuse(&mut self, at: usize, slot: u16, error: &ProposeError) {
+        let reply = propose_error(error, slot, &self.node);
+        self.refused.get_or_insert_with(|| behind(&reply, error.never_appended()));
+        self.answers.push((at, reply));
+    }
+
+    async fn read_run(&mut self, run: Vec<(usize, ReadCommand)>, local: bool) {
+        let slot = run[0].1.slot;
+        if !local && !self.node.leads(&self.group) {
+            let reply = self.node.not_leader(&self.group, slot);
+            self.refused = Some(reply.clone());
+            self.answers.extend(run.into_iter().map(|(at, _)| (at, reply.clone())));
+            return;
+        }
+        let limit: Duration = self.node.deadline;
+        match self.group.read_within(Read::Linearizable, limit).await {
+            Ok(view) => {
+                for (at, read) in run {
+                    let reply = match view.multi_get(&read.keys) {
+                        Ok(values) => (read.reply)(values),
+                        Err(error) => Reply::error(format!("ERR this node's state machine cannot be read: {error}")),
+                    };
+                    self.answers.push((at, reply));
+                }
+            }
+            Err(error) => {
+                let reply = read_error(&error, slot, &self.node, &self.group);
+                self.refused = Some(reply.clone());
+                self.answers.extend(run.into_iter().map(|(at, _)| (at, reply.clone())));
+            }
+        }
+    }
+}
+
+/// What commands behind a failed one are told: they were not tried, so never "outcome unknown".
+fn behind(reply: &Reply, never_appended: bool) -> Reply {
+    if never_appended { reply.clone() } else { Reply::error("TRYAGAIN a command before this one in the pipeline failed") }
+}
