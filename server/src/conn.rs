@@ -153,7 +153,8 @@ impl Connection {
         let mut behind = self.take_pipeline(parser, unread);
         for id in refused.keys() {
             for (at, _) in behind.lanes.remove(id).unwrap_or_default() {
-                behind.answers[at].0 = Some(Reply::error("TRYAGAIN a command before this one in the pipeline was refused"));
+                behind.answers[at].0 =
+                    Some(Reply::error("TRYAGAIN a command before this one in the pipeline was refused"));
             }
         }
         self.run_lanes(&mut behind).await;
@@ -194,6 +195,7 @@ fn about_server(node: &ServerNode, op: ServerOp) -> Reply {
         ServerOp::Nodes => topology::nodes(node),
         ServerOp::ClusterInfo => topology::info(node),
         ServerOp::MyId => Reply::text(topology::name(node.me)),
+        ServerOp::Applied => server_info::applied(node),
         ServerOp::Digest(group) => server_info::digest(node, group),
     }
 }

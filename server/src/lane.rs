@@ -59,14 +59,17 @@ impl Lane {
             match command {
                 KeyCommand::Write(first) => {
                     let mut run = vec![(at, first)];
-                    while let Some((at, KeyCommand::Write(next))) = commands.next_if(|c| matches!(c.1, KeyCommand::Write(_))) {
+                    while let Some((at, KeyCommand::Write(next))) =
+                        commands.next_if(|c| matches!(c.1, KeyCommand::Write(_)))
+                    {
                         run.push((at, next));
                     }
                     self.write_run(run, term).await;
                 }
                 KeyCommand::Read { command, local } => {
                     let mut run = vec![(at, command)];
-                    let alike = |c: &(usize, KeyCommand)| matches!(c.1, KeyCommand::Read { local: l, .. } if l == local);
+                    let alike =
+                        |c: &(usize, KeyCommand)| matches!(c.1, KeyCommand::Read { local: l, .. } if l == local);
                     while let Some((at, KeyCommand::Read { command, .. })) = commands.next_if(alike) {
                         run.push((at, command));
                     }
@@ -134,5 +137,9 @@ impl Lane {
 
 /// What commands behind a failed one are told: they were not tried, so never "outcome unknown".
 fn behind(reply: &Reply, never_appended: bool) -> Reply {
-    if never_appended { reply.clone() } else { Reply::error("TRYAGAIN a command before this one in the pipeline failed") }
+    if never_appended {
+        reply.clone()
+    } else {
+        Reply::error("TRYAGAIN a command before this one in the pipeline failed")
+    }
 }

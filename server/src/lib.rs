@@ -3,6 +3,20 @@
 //! Uses the engine's public face only: what the server needs, every embedder gets.
 //! A command's way: `conn` reads it, `cmd` knows it, `lane` orders it within its group, the engine replicates it.
 
+mod advert;
+mod cli;
 pub mod client;
+mod cmd;
+mod conn;
+mod errors;
+pub mod harness;
+mod lane;
+mod layout;
+mod node;
 mod resp;
+mod run;
+mod server_info;
 pub mod shards;
+mod topology;
+
+pub use cli::main;

@@ -41,14 +41,28 @@ pub(crate) fn info(node: &ServerNode, section: Option<&str>) -> Reply {
         ("Replication", format!("role:master\r\npontoon_node:{}\r\npontoon_groups_led:{led}\r\n", node.me)),
         ("Cluster", "cluster_enabled:1\r\n".to_owned()),
     ];
-    let wanted = |name: &str| matches!(section, None | Some("all" | "default" | "everything")) || section.is_some_and(|s| s.eq_ignore_ascii_case(name));
-    Reply::text(sections.iter().filter(|(n, _)| wanted(n)).map(|(n, text)| format!("# {n}\r\n{text}\r\n")).collect::<String>())
+    let wanted = |name: &str| {
+        matches!(section, None | Some("all" | "default" | "everything"))
+            || section.is_some_and(|s| s.eq_ignore_ascii_case(name))
+    };
+    Reply::text(
+        sections.iter().filter(|(n, _)| wanted(n)).map(|(n, text)| format!("# {n}\r\n{text}\r\n")).collect::<String>(),
+    )
+}
+
+/// Applied index of each group's replica here.
+pub(crate) fn applied(node: &ServerNode) -> Reply {
+    let groups = (1..=u64::from(node.shards.len())).filter_map(|id| node.group(id));
+    Reply::Array(groups.map(|g| Reply::Int(g.status().applied.0 as i64)).collect())
 }
 
 /// (applied index, hash of the group's contents at it) of this node's replica, whatever its lag.
 pub(crate) fn digest(node: &ServerNode, group: u64) -> Reply {
     let Some(group) = node.group(group) else { return Reply::error("ERR no such group") };
-    match group.local_reader().and_then(|reader| reader.digest().map_err(|e| pontoon::GroupError::Quarantined(e.to_string()))) {
+    match group
+        .local_reader()
+        .and_then(|reader| reader.digest().map_err(|e| pontoon::GroupError::Quarantined(e.to_string())))
+    {
         Ok((applied, hash)) => Reply::Array(vec![Reply::Int(applied.0 as i64), Reply::text(format!("{hash:016x}"))]),
         Err(error) => Reply::error(format!("ERR {error}")),
     }

@@ -36,7 +36,8 @@ pub(crate) fn slots(node: &ServerNode) -> Reply {
         Reply::Array(vec![Reply::text(host), Reply::Int(i64::from(port)), Reply::text(name(*id))])
     };
     let rows = led_ranges(node).into_iter().filter_map(|(first, last, leader)| {
-        let mut row = vec![Reply::Int(i64::from(first)), Reply::Int(i64::from(last)), entry(&leader, adverts.get(&leader)?)];
+        let mut row =
+            vec![Reply::Int(i64::from(first)), Reply::Int(i64::from(last)), entry(&leader, adverts.get(&leader)?)];
         row.extend(adverts.iter().filter(|(id, _)| **id != leader).map(|(id, a)| entry(id, a)));
         Some(Reply::Array(row))
     });

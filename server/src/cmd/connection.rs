@@ -74,7 +74,9 @@ pub(super) fn client(args: &[Bytes]) -> Result<Command, Reply> {
         (b"setname", [name]) => op(ConnectionOp::SetName(name.clone())),
         (b"setinfo", [_, _]) | (b"no-evict" | b"no-touch", [_]) => op(ConnectionOp::Reply(Reply::OK)),
         (b"id" | b"getname" | b"setname" | b"setinfo" | b"no-evict" | b"no-touch", _) => Err(wrong_arity("client")),
-        _ => Err(Reply::error("ERR unknown subcommand or wrong number of arguments for CLIENT: ID, GETNAME, SETNAME, SETINFO are there")),
+        _ => Err(Reply::error(
+            "ERR unknown subcommand or wrong number of arguments for CLIENT: ID, GETNAME, SETNAME, SETINFO are there",
+        )),
     }
 }
 

@@ -46,7 +46,13 @@ pub(crate) struct Spec {
     parse: Parser,
 }
 
-const fn row(name: &'static str, arity: i64, flags: &'static [&'static str], keys: (i64, i64, i64), parse: Parser) -> Spec {
+const fn row(
+    name: &'static str,
+    arity: i64,
+    flags: &'static [&'static str],
+    keys: (i64, i64, i64),
+    parse: Parser,
+) -> Spec {
     Spec { name, arity, flags, keys, parse }
 }
 

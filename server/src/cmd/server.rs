@@ -24,6 +24,8 @@ pub(crate) enum ServerOp {
     MyId,
     /// PONTOON DIGEST group: (applied index, hash of the group's contents there) of this node's replica.
     Digest(u64),
+    /// PONTOON APPLIED: applied index of each group's replica here, in slot order.
+    Applied,
 }
 
 fn op(op: ServerOp) -> Result<Command, Reply> {
@@ -57,7 +59,14 @@ fn describe(spec: &super::Spec) -> Reply {
 }
 
 /// Settings that clients ask for, with what is true here.
-const SETTINGS: &[(&str, &str)] = &[("appendfsync", "always"), ("appendonly", "yes"), ("cluster-enabled", "yes"), ("databases", "1"), ("maxmemory", "0"), ("save", "")];
+const SETTINGS: &[(&str, &str)] = &[
+    ("appendfsync", "always"),
+    ("appendonly", "yes"),
+    ("cluster-enabled", "yes"),
+    ("databases", "1"),
+    ("maxmemory", "0"),
+    ("save", ""),
+];
 
 pub(super) fn config(args: &[Bytes]) -> Result<Command, Reply> {
     if !args[1].eq_ignore_ascii_case(b"get") {
@@ -85,7 +94,9 @@ pub(super) fn cluster(args: &[Bytes]) -> Result<Command, Reply> {
         (b"myid", []) => op(ServerOp::MyId),
         (b"keyslot", [key]) => op(ServerOp::Reply(Reply::Int(i64::from(slot_of(key))))),
         (b"slots" | b"shards" | b"nodes" | b"info" | b"myid" | b"keyslot", _) => Err(wrong_arity("cluster")),
-        _ => Err(Reply::error("ERR unknown subcommand of CLUSTER: SLOTS, SHARDS, NODES, INFO, KEYSLOT, MYID are there")),
+        _ => {
+            Err(Reply::error("ERR unknown subcommand of CLUSTER: SLOTS, SHARDS, NODES, INFO, KEYSLOT, MYID are there"))
+        }
     }
 }
 
@@ -95,6 +106,7 @@ pub(super) fn pontoon(args: &[Bytes]) -> Result<Command, Reply> {
             let group = super::integer(group)?;
             op(ServerOp::Digest(u64::try_from(group).map_err(|_| super::syntax_error())?))
         }
-        _ => Err(Reply::error("ERR unknown subcommand of PONTOON: DIGEST group is there")),
+        [sub] if sub.eq_ignore_ascii_case(b"applied") => op(ServerOp::Applied),
+        _ => Err(Reply::error("ERR unknown subcommand of PONTOON: DIGEST group, APPLIED are there")),
     }
 }

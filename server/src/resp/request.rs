@@ -91,10 +91,12 @@ impl RequestParser {
         let multibulk = buf[0] == b'*';
         let Some(line) = self.line(buf)? else { return Ok(false) };
         if multibulk {
-            let count = number(&line[1..]).filter(|n| *n <= self.limits.args as i64).ok_or(ProtocolError::BadArgCount)?;
+            let count =
+                number(&line[1..]).filter(|n| *n <= self.limits.args as i64).ok_or(ProtocolError::BadArgCount)?;
             self.missing = Some(usize::try_from(count).unwrap_or(0));
         } else {
-            self.args = line.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty()).map(Bytes::copy_from_slice).collect();
+            self.args =
+                line.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty()).map(Bytes::copy_from_slice).collect();
             self.missing = Some(0);
         }
         Ok(true)

@@ -1,0 +1,199 @@
+//! Starting, killing and restarting the processes of one cluster.
+//!
+//! Invariant: ports and directories of a node never change, so that a restart is the same node.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// What all nodes are started with.
+#[derive(Clone, Debug)]
+pub struct NodesConfig {
+    /// The binary.
+    pub binary: PathBuf,
+    /// A directory for all nodes' directories and logs.
+    pub dir: PathBuf,
+    /// How many nodes.
+    pub nodes: u64,
+    /// How many groups.
+    pub groups: u16,
+    /// Further flags of `serve`.
+    pub flags: Vec<String>,
+}
+
+/// One node: where it is, and its process while it runs.
+#[derive(Debug)]
+pub struct NodeProcess {
+    /// Node id.
+    pub id: u64,
+    /// Its directory.
+    pub data: PathBuf,
+    /// Where clients connect.
+    pub redis: String,
+    /// Its admin page.
+    pub admin: String,
+    /// Where its peers connect.
+    pub peer: String,
+    /// What it wrote to stderr.
+    pub log: PathBuf,
+    child: Option<Child>,
+}
+
+/// A cluster of processes.
+#[derive(Debug)]
+pub struct Nodes {
+    config: NodesConfig,
+    /// Ascending by id, from 1.
+    pub nodes: Vec<NodeProcess>,
+}
+
+/// Ports of the loopback that nobody listened on just now.
+///
+/// # Errors
+/// None are free.
+pub fn free_ports(n: usize) -> io::Result<Vec<u16>> {
+    let held: Vec<TcpListener> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<_>>()?;
+    held.iter().map(|l| Ok(l.local_addr()?.port())).collect()
+}
+
+impl Nodes {
+    /// Chooses ports and directories; starts nothing.
+    ///
+    /// # Errors
+    /// No ports, or the directory cannot be made.
+    pub fn new(config: NodesConfig) -> io::Result<Nodes> {
+        fs::create_dir_all(&config.dir)?;
+        let ports = free_ports(config.nodes as usize * 3)?;
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let nodes = (1..=config.nodes).zip(ports.chunks(3)).map(|(id, p)| NodeProcess {
+            id,
+            data: config.dir.join(format!("node-{id}")),
+            log: config.dir.join(format!("node-{id}.log")),
+            redis: at(p[0]),
+            admin: at(p[1]),
+            peer: at(p[2]),
+            child: None,
+        });
+        Ok(Nodes { nodes: nodes.collect(), config })
+    }
+
+    /// The flags of `serve` for one node.
+    #[must_use]
+    pub fn flags(&self, id: u64) -> Vec<String> {
+        let cluster: Vec<String> = self.nodes.iter().map(|n| format!("{}={}", n.id, n.peer)).collect();
+        let node = self.node(id);
+        let mut flags: Vec<String> = ["serve", "--node"].map(str::to_owned).into();
+        flags.push(id.to_string());
+        flags.extend(["--cluster".to_owned(), cluster.join(",")]);
+        flags.extend(["--data".to_owned(), node.data.display().to_string()]);
+        flags.extend(["--groups".to_owned(), self.config.groups.to_string()]);
+        flags.extend(["--redis".to_owned(), node.redis.clone(), "--admin".to_owned(), node.admin.clone()]);
+        flags.extend(self.config.flags.iter().cloned());
+        flags
+    }
+
+    /// Starts one node with extra environment variables.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start_with(&mut self, id: u64, env: &[(&str, &Path)]) -> io::Result<()> {
+        let flags = self.flags(id);
+        let binary = self.config.binary.clone();
+        let node = self.node_mut(id);
+        let log = OpenOptions::new().create(true).append(true).open(&node.log)?;
+        let mut command = Command::new(binary);
+        command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.envs(env.iter().map(|(k, v)| (k, v.as_os_str())));
+        node.child = Some(command.spawn()?);
+        Ok(())
+    }
+
+    /// Starts one node.
+    ///
+    /// # Errors
+    /// As `start_with`.
+    pub fn start(&mut self, id: u64) -> io::Result<()> {
+        self.start_with(id, &[])
+    }
+
+    /// Starts all.
+    ///
+    /// # Errors
+    /// As `start_with`.
+    pub fn start_all(&mut self) -> io::Result<()> {
+        (1..=self.config.nodes).try_for_each(|id| self.start(id))
+    }
+
+    /// SIGKILL, and waits for the end.
+    ///
+    /// # Errors
+    /// The process cannot be killed.
+    pub fn kill(&mut self, id: u64) -> io::Result<()> {
+        match self.node_mut(id).child.take() {
+            Some(mut child) => {
+                child.kill()?;
+                child.wait().map(|_| ())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// SIGKILL of all at once, then waits.
+    ///
+    /// # Errors
+    /// A process cannot be killed.
+    pub fn kill_all(&mut self) -> io::Result<()> {
+        for node in &mut self.nodes {
+            node.child.as_mut().map_or(Ok(()), Child::kill)?;
+        }
+        (1..=self.config.nodes).try_for_each(|id| self.kill(id))
+    }
+
+    /// The exit code of a node that ended by itself; `None` while it runs or if a signal ended it.
+    ///
+    /// # Errors
+    /// The process cannot be asked.
+    pub fn exit_code(&mut self, id: u64) -> io::Result<Option<i32>> {
+        let child = self.node_mut(id).child.as_mut();
+        Ok(child.map(Child::try_wait).transpose()?.flatten().and_then(|s| s.code()))
+    }
+
+    /// One node.
+    #[must_use]
+    pub fn node(&self, id: u64) -> &NodeProcess {
+        &self.nodes[id as usize - 1]
+    }
+
+    fn node_mut(&mut self, id: u64) -> &mut NodeProcess {
+        &mut self.nodes[id as usize - 1]
+    }
+
+    /// Redis addresses of all.
+    #[must_use]
+    pub fn redis(&self) -> Vec<String> {
+        self.nodes.iter().map(|n| n.redis.clone()).collect()
+    }
+
+    /// How many groups.
+    #[must_use]
+    pub fn groups(&self) -> u16 {
+        self.config.groups
+    }
+}
+
+impl NodeProcess {
+    /// The process id while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        // Nothing more can be done for a process that cannot be killed.
+        let _ = self.kill_all();
+    }
+}

@@ -1,0 +1,101 @@
+//! Questions to running nodes: who leads, how far is what applied, do contents agree, what do the metrics say.
+//!
+//! Answers are `None` where a node does not answer; polling is the caller's, or `wait_all_led`'s.
+
+use crate::client::{Answer, ClusterClient, Value};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+async fn ask(addr: &str, args: &[&[u8]]) -> Option<Value> {
+    let mut client = ClusterClient::new(vec![addr.to_owned()], PATIENCE);
+    match client.call_at(addr, args).await {
+        Answer::Done(value) => Some(value),
+        Answer::Refused(_) | Answer::Unknown(_) => None,
+    }
+}
+
+/// Slots led per node's Redis address, as one node sees it; and how many of the 16,384 are led at all.
+pub async fn leaders(addr: &str) -> Option<(BTreeMap<String, u32>, u32)> {
+    let Value::Array(rows) = ask(addr, &[b"CLUSTER", b"SLOTS"]).await? else { return None };
+    let (mut led, mut all) = (BTreeMap::new(), 0);
+    for row in rows {
+        let Value::Array(cells) = row else { return None };
+        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = cells.as_slice() else { return None };
+        let [Value::Bulk(host), Value::Int(port), ..] = master.as_slice() else { return None };
+        let slots = u32::try_from(last - first + 1).ok()?;
+        *led.entry(format!("{}:{port}", String::from_utf8_lossy(host))).or_insert(0) += slots;
+        all += slots;
+    }
+    Some((led, all))
+}
+
+/// Waits until each node asked sees every slot led by one of `living`; how long that took.
+pub async fn wait_all_led(ask: &[String], living: &[String], limit: Duration) -> Option<Duration> {
+    let began = Instant::now();
+    loop {
+        let mut good = 0;
+        for addr in ask {
+            let seen = leaders(addr).await;
+            good += usize::from(seen.is_some_and(|(led, all)| all == 16_384 && led.keys().all(|a| living.contains(a))));
+        }
+        if good == ask.len() {
+            return Some(began.elapsed());
+        }
+        if began.elapsed() > limit {
+            return None;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Applied index per group, in slot order, of one node's replicas.
+pub async fn applied(addr: &str) -> Option<Vec<u64>> {
+    let Value::Array(rows) = ask(addr, &[b"PONTOON", b"APPLIED"]).await? else { return None };
+    rows.iter().map(|r| if let Value::Int(n) = r { u64::try_from(*n).ok() } else { None }).collect()
+}
+
+/// (applied index, hash of the contents) of one group on each node; retried until the indexes agree.
+pub async fn digests(nodes: &[String], group: u64, limit: Duration) -> Option<Vec<(u64, String)>> {
+    let began = Instant::now();
+    loop {
+        let mut found = Vec::new();
+        for addr in nodes {
+            let group = group.to_string();
+            if let Some(Value::Array(cells)) = ask(addr, &[b"PONTOON", b"DIGEST", group.as_bytes()]).await
+                && let [Value::Int(at), Value::Bulk(hash)] = cells.as_slice()
+            {
+                found.push((u64::try_from(*at).ok()?, String::from_utf8_lossy(hash).into_owned()));
+            }
+        }
+        if found.len() == nodes.len() && found.iter().all(|f| f.0 == found[0].0) {
+            return Some(found);
+        }
+        if began.elapsed() > limit {
+            return None;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Sum of all series of a metric on one node's admin page.
+pub async fn metric_sum(admin: &str, name: &str) -> Option<f64> {
+    let page = timeout(PATIENCE, http_get(admin, "/metrics")).await.ok()?.ok()?;
+    let series = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+    let values: Vec<f64> = series.filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
+}
+
+async fn http_get(addr: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(addr).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    Ok(page)
+}

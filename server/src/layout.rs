@@ -1,0 +1,111 @@
+//! Which groups, slot ranges and voters a data directory was founded with: written at the first start, compared later.
+//!
+//! A text file beside the engine's directory, so that a person can read it. Leaves identity to the engine.
+//! Invariant: the file is whole or absent (written aside, synced, renamed, directory synced).
+
+use crate::shards::Shards;
+use pontoon::NodeId;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+const FILE: &str = "layout.json";
+const VERSION: u64 = 1;
+
+/// What a cluster was founded with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) groups: u16,
+    pub(crate) voters: BTreeSet<NodeId>,
+}
+
+/// Why a directory does not fit.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LayoutError {
+    #[error("{FILE} in --data cannot be used: {0}")]
+    Io(#[from] io::Error),
+    #[error("{FILE} in --data is not a layout of this version: {0}")]
+    Damaged(String),
+    #[error(
+        "--data was founded with {found}, now {asked} is asked for: start with the founding values \
+         (the number of groups never changes; voters change by membership change, which comes with a later version), \
+         or found a new cluster in an empty directory"
+    )]
+    Differs { found: String, asked: String },
+}
+
+impl Layout {
+    /// A number that differs, for all practical purposes, whenever the layout does; compared between nodes when founding.
+    pub(crate) fn digest(&self) -> u64 {
+        let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        let seed = step(0xcbf2_9ce4_8422_2325, u64::from(self.groups));
+        self.voters.iter().fold(seed, |hash, node| step(hash, node.0))
+    }
+
+    fn describe(&self) -> String {
+        let voters: Vec<String> = self.voters.iter().map(ToString::to_string).collect();
+        format!("--groups {} and voters {}", self.groups, voters.join(","))
+    }
+
+    /// Writes the layout at the first start; later compares.
+    pub(crate) fn settle(&self, dir: &Path) -> Result<(), LayoutError> {
+        match Layout::load(dir)? {
+            None => self.store(dir).map_err(LayoutError::Io),
+            Some(found) if found == *self => Ok(()),
+            Some(found) => Err(LayoutError::Differs { found: found.describe(), asked: self.describe() }),
+        }
+    }
+
+    fn load(dir: &Path) -> Result<Option<Layout>, LayoutError> {
+        let text = match fs::read_to_string(dir.join(FILE)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        Layout::parse(&text).map(Some).ok_or(LayoutError::Damaged(text.chars().take(200).collect()))
+    }
+
+    fn parse(text: &str) -> Option<Layout> {
+        let value: serde_json::Value = serde_json::from_str(text).ok()?;
+        if value["version"] != VERSION {
+            return None;
+        }
+        let groups = u16::try_from(value["groups"].as_u64()?).ok()?;
+        let voters = value["voters"].as_array()?.iter().map(|v| v.as_u64().map(NodeId)).collect::<Option<_>>()?;
+        Some(Layout { groups, voters })
+    }
+
+    fn store(&self, dir: &Path) -> io::Result<()> {
+        let shards = Shards::new(self.groups).ok_or_else(|| io::Error::other("no such number of groups"))?;
+        let ranges: Vec<_> =
+            shards.ranges().map(|(g, a, b)| serde_json::json!({"group": g.0, "slots": [a, b]})).collect();
+        let voters: Vec<u64> = self.voters.iter().map(|n| n.0).collect();
+        let text = serde_json::json!({"version": VERSION, "groups": self.groups, "voters": voters, "ranges": ranges});
+        fs::create_dir_all(dir)?;
+        let aside = dir.join(format!("{FILE}.tmp"));
+        let mut file = File::create(&aside)?;
+        file.write_all(format!("{text:#}\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&aside, dir.join(FILE))?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_start_writes_and_later_ones_compare() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = |groups| Layout { groups, voters: [1, 2, 3].map(NodeId).into() };
+        layout(48).settle(dir.path()).unwrap();
+        layout(48).settle(dir.path()).unwrap();
+        let text = layout(49).settle(dir.path()).unwrap_err().to_string();
+        assert!(text.contains("founded with --groups 48") && text.contains("--groups 49"), "{text}");
+        fs::write(dir.path().join(FILE), "{\"version\": 2}").unwrap();
+        assert!(matches!(layout(48).settle(dir.path()), Err(LayoutError::Damaged(_))));
+        assert_ne!(layout(48).digest(), layout(49).digest());
+    }
+}
