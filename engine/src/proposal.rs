@@ -9,7 +9,7 @@ use crate::oneshot::Oneshot;
 use crate::timer::Alarm;
 use bytes::Bytes;
 use pontoon_raftstore::error::{Lost, ProposeError};
-use pontoon_raftstore::ids::{GroupId, LogPos};
+use pontoon_raftstore::ids::{GroupId, LogPos, Term};
 use pontoon_raftstore::proposal::{Proposal as Letter, ReplySlot};
 use std::any::Any;
 use std::future::Future;
@@ -93,11 +93,18 @@ enum State<R> {
 
 impl<R: Send + 'static> Proposal<R> {
     /// Hands the command in.
-    pub(crate) fn new(core: &Arc<Core>, group: GroupId, command: Bytes, patient: bool) -> Proposal<R> {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        group: GroupId,
+        command: Bytes,
+        if_term: Option<Term>,
+        patient: bool,
+    ) -> Proposal<R> {
         let mut proposal = Proposal {
             core: Arc::clone(core),
             group,
             command,
+            if_term,
             patient,
             deadline: Instant::now() + core.config.request_timeout.get(),
             alarm: Alarm::new(&core.timer),
@@ -127,7 +134,7 @@ impl<R: Send + 'static> Proposal<R> {
     fn hand_in(&mut self) {
         let slot = Slot::new();
         let letter =
-            Letter { group: self.group, command: self.command.clone(), if_term: None, slot: slot.clone() as _ };
+            Letter { group: self.group, command: self.command.clone(), if_term: self.if_term, slot: slot.clone() as _ };
         self.state = match self.core.propose(letter) {
             Ok(()) => State::Answer(slot),
             Err(error) => self.on_refused(error),
