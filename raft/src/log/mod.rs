@@ -319,13 +319,15 @@ impl<S: Storage> RaftLog<S> {
 
     /// Everything handed out up to `upto` is applied. Returns the payload bytes given back.
     pub(crate) fn applied_pages(&mut self, upto: Index) -> u64 {
-        let mut payload = 0;
+        let (mut payload, paused, open) = (0, self.pages.paused, self.pages.open.len());
         while let Some(page) = self.pages.open.front().filter(|p| p.last <= upto) {
             payload += page.payload;
             self.pages.size -= page.encoded;
             self.pages.open.pop_front();
         }
         self.applied_to(upto);
+        // A page is given back as a whole: a part of it lets nothing more out.
+        self.pages.paused |= paused && self.pages.open.len() == open && open > 0;
         payload
     }
 
