@@ -52,8 +52,10 @@ fn a_new_leader_waits_for_its_first_commit() {
         let mut group = Group::of(n);
         group.elect(1);
         group.restart(1);
+        group.node(1).stalled = true;
         group.raw(1).campaign(0);
         group.work(1);
+        group.flush(1);
         group.node(1).stalled = true;
         if n > 1 {
             group.raw(1).step(0, message(2, 1, 2, Body::VoteResp { reject: false })).unwrap();
