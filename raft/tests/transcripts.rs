@@ -3,6 +3,7 @@
 //! `RAFT_TRANSCRIPTS` names folders (colon-separated, relative to the workspace) that hold `interaction/`,
 //! `quorum/` or `confchange/`; default: `../shared/conformance/{etcd-raft,generated}`. Our own ones in
 //! `raft/tests/data` always run. `RAFT_TRANSCRIPTS_ONLY=text` runs the files whose path contains it.
+//! `REWRITE=1` rewrites the expectations of our own ones: review the diff against `raft-core.md`.
 //! The grammar and the environment are specified in `shared/conformance/README.md`.
 //! Invariant: no file is skipped, no output is filtered; a named folder that is absent or empty fails.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
@@ -62,8 +63,7 @@ fn say(line: &str) {
 }
 
 fn folders() -> Vec<PathBuf> {
-    let raft = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let workspace = raft.parent().unwrap();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut folders: Vec<PathBuf> = match std::env::var("RAFT_TRANSCRIPTS") {
         Ok(named) => named.split(':').map(|folder| workspace.join(folder)).collect(),
         Err(_) => {
@@ -76,8 +76,12 @@ fn folders() -> Vec<PathBuf> {
             }
         }
     };
-    folders.push(raft.join("tests/data"));
+    folders.push(own_folder());
     folders
+}
+
+fn own_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")
 }
 
 /// All files below `folder`, sorted; none if it does not exist.
@@ -92,6 +96,10 @@ fn run(file: &Path, runner: NewRunner) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
     let directives = datadriven::parse(&text)?;
     let mut runner = runner();
+    if std::env::var_os("REWRITE").is_some() && file.starts_with(own_folder()) {
+        let outputs: Vec<String> = directives.iter().map(|d| runner.run(d)).collect();
+        return std::fs::write(file, datadriven::rewrite(&text, &directives, &outputs)).map_err(|e| e.to_string());
+    }
     for directive in &directives {
         let produced = catch_unwind(AssertUnwindSafe(|| runner.run(directive)))
             .map_err(|panic| format!("line {}: panic: {}", directive.line, panic_text(panic.as_ref())))?;

@@ -28,6 +28,8 @@ pub struct Directive {
     pub input: String,
     /// Each line with its newline.
     pub expected: String,
+    /// The line of the `----` in front of it, from 1.
+    pub rule: usize,
 }
 
 impl Arg {
@@ -130,18 +132,32 @@ pub fn parse(text: &str) -> Result<Vec<Directive>, String> {
             return Err(format!("line {line}: subtests are not supported"));
         }
         let mut input = Vec::new();
-        loop {
+        let rule = loop {
             match lines.next() {
-                Some((_, "----")) => break,
+                Some((at, "----")) => break at,
                 Some((_, text)) => input.push(text),
                 None => return Err(format!("line {line}: no ---- follows")),
             }
-        }
+        };
         let input = input.join("\n").trim().to_owned();
         let expected = parse_expected(&mut lines).map_err(|why| format!("line {line}: {why}"))?;
-        directives.push(Directive { line, command, args, input, expected });
+        directives.push(Directive { line, command, args, input, expected, rule });
     }
     Ok(directives)
+}
+
+/// The text of a file with other outputs, one per directive. Only for outputs without blank lines.
+pub fn rewrite(text: &str, directives: &[Directive], outputs: &[String]) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let (mut out, mut next) = (String::new(), 0);
+    for (directive, output) in directives.iter().zip(outputs) {
+        lines[next..directive.rule].iter().for_each(|line| out += &format!("{line}\n"));
+        out += output;
+        out += if output.is_empty() || output.ends_with('\n') { "" } else { "\n" };
+        next = directive.rule + directive.expected.lines().count();
+    }
+    lines[next..].iter().for_each(|line| out += &format!("{line}\n"));
+    out
 }
 
 fn parse_expected<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Result<String, String> {

@@ -33,6 +33,7 @@ pub struct Env {
 impl Runner for Env {
     fn run(&mut self, directive: &Directive) -> String {
         let result = self.handle(directive);
+        self.nodes.iter().filter(|n| n.is_sound).for_each(|n| n.raw.assert_invariants());
         self.output.finish(result)
     }
 }

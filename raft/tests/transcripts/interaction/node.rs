@@ -15,6 +15,8 @@ pub struct Node {
     pub now: Tick,
     pub append_work: VecDeque<Message>,
     pub apply_work: VecDeque<Message>,
+    /// No write was lost. After one, a storage is not what the core was told (raft-core 18).
+    pub is_sound: bool,
 }
 
 /// The log in memory, and what the state machine was after each entry.
@@ -106,7 +108,7 @@ impl Env {
             config.seed = id;
             let raw = RawNode::new(&config, storage.clone(), 0).unwrap();
             let (append_work, apply_work) = Default::default();
-            self.nodes.push(Node { raw, config: config.clone(), now: 0, append_work, apply_work });
+            self.nodes.push(Node { raw, config: config.clone(), now: 0, append_work, apply_work, is_sound: true });
             self.call(id, |_, _| ());
         }
         Ok(())

@@ -1,17 +1,55 @@
-//! Commands that the original's environment lacks; only transcripts of our own use them.
+//! Commands that the original's environment lacks: reads, snapshot reports, restarts, further limits.
 //!
-//! Invariant: what the original answers with `unknown command` stays that way outside `raft/tests/data`.
+//! Only transcripts of our own use them. Invariant: every name here is one that the original's
+//! environment answers with `unknown command`, and that no recorded transcript holds.
 
 use super::{Env, Outcome};
 use crate::datadriven::{Arg, Directive};
+use bytes::Bytes;
 use pontoon_raft::*;
 
 impl Env {
     /// `None` if there is no such command.
-    pub(super) fn handle_own(&mut self, _d: &Directive) -> Option<Outcome> {
-        None
+    pub(super) fn handle_own(&mut self, d: &Directive) -> Option<Outcome> {
+        Some(match d.command.as_str() {
+            "read-index" => {
+                let context = Bytes::from(d.key::<String>(1));
+                self.call(d.key(0), |node, now| node.read_index(now, context)).map_err(|e| e.to_string())
+            }
+            "report-snapshot" => {
+                let (peer, ok) = (ReplicaId(d.key(1)), d.arg("ok").expect("ok=").scan_bool());
+                self.call(d.key(0), |node, now| node.report_snapshot(now, peer, ok));
+                Ok(())
+            }
+            "restart" => self.restart(d.key(0)),
+            _ => return None,
+        })
+    }
+
+    /// Forgets everything that is not stored. The state machine keeps what it applied.
+    fn restart(&mut self, id: u64) -> Outcome {
+        let node = self.node(id);
+        let mut storage = node.raw.storage().clone();
+        // A snapshot that was installed is newer than the history, then it stays.
+        let _ = storage.mem.set_snapshot(storage.newest_snapshot().clone());
+        node.config.applied = storage.mem.snapshot(ReplicaId(id)).map_err(|e| e.to_string())?.meta.index;
+        node.raw = RawNode::new(&node.config, storage, node.now).map_err(|e| e.to_string())?;
+        node.append_work.clear();
+        node.apply_work.clear();
+        self.in_flight.retain(|m| !(m.to == ReplicaId(id) && (m.from == m.to || m.from.is_local_target())));
+        self.call(id, |_, _| ());
+        Ok(())
     }
 }
 
 /// Settings of `add-nodes` that the original lacks; unknown keys are ignored.
-pub(super) fn set_config(_config: &mut Config, _arg: &Arg) {}
+pub(super) fn set_config(config: &mut Config, arg: &Arg) {
+    match arg.key.as_str() {
+        "max-size-per-msg" => config.max_size_per_msg = arg.scan(),
+        "max-uncommitted-size" => config.max_uncommitted_size = arg.scan(),
+        "max-inflight-bytes" => config.max_inflight_bytes = arg.scan(),
+        "disable-proposal-forwarding" => config.disable_proposal_forwarding = arg.scan_bool(),
+        "strict" => config.strict = arg.scan_bool(),
+        _ => {}
+    }
+}

@@ -19,8 +19,7 @@ impl Env {
         let messages: Vec<Message> = ready.messages.iter().chain(&append).chain(&apply).cloned().collect();
         self.output.print(&print::ready(&ready, &messages));
         if !is_async {
-            let storage = self.node(id).raw.storage_mut();
-            storage.persist(ready.hard_state, &ready.entries, ready.snapshot.as_ref())?;
+            self.persist(id, ready.hard_state, &ready.entries, ready.snapshot.as_ref())?;
             self.apply(id, &ready.committed_entries);
         }
         self.in_flight.extend(ready.messages);
@@ -31,6 +30,13 @@ impl Env {
             self.call(id, |node, now| node.advance(now));
         }
         Ok(())
+    }
+
+    fn persist(&mut self, id: u64, hs: Option<HardState>, entries: &[Entry], snapshot: Option<&Snapshot>) -> Outcome {
+        let node = self.node(id);
+        let outcome = node.raw.storage_mut().persist(hs, entries, snapshot);
+        node.is_sound &= outcome.is_ok();
+        outcome
     }
 
     /// Applies entries one by one: a membership change goes to the core.
@@ -54,7 +60,7 @@ impl Env {
         let responses = std::mem::take(&mut append.responses);
         let (hs, entries, snapshot) = (append.hard_state, append.entries.clone(), append.snapshot.clone());
         self.print_processing(&work);
-        self.node(id).raw.storage_mut().persist(hs, &entries, snapshot.as_ref())?;
+        self.persist(id, hs, &entries, snapshot.as_ref())?;
         self.respond(responses);
         Ok(())
     }
