@@ -390,3 +390,27 @@ impl Side {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::frame::{Caps, HARD_CAP, HEADER, header};
+    use pontoon_raftstore::env::Lane;
+    use std::io::Cursor;
+
+    /// A header that announces as much as a cap allows, and then next to nothing: the buffer follows the bytes.
+    #[tokio::test]
+    async fn a_length_field_alone_allocates_nothing() {
+        for arrived in [0, 100_000, 3 << 20] {
+            let mut wire = header(Kind::Data(Lane::Append), 0, &[]).to_vec();
+            wire[8..12].copy_from_slice(&u32::try_from(HARD_CAP).unwrap().to_le_bytes());
+            wire.resize(HEADER + arrived, 0);
+            let decoder = Decoder::new(Caps { frame: HARD_CAP, snapshot: HARD_CAP });
+            let mut incoming = Incoming { socket: Cursor::new(wire), buf: BytesMut::new(), decoder };
+            assert!(matches!(incoming.next().await, Err(End::Fault(PeerFault::ClosedEarly))));
+            let capacity = incoming.buf.capacity();
+            assert!(capacity <= 2 * (arrived + READ_CHUNK), "{capacity} bytes for {arrived}");
+        }
+    }
+}

@@ -4,6 +4,10 @@
 //! Waiting is on conditions that the fakes signal, with a limit that only a failing test reaches.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
+pub mod counters;
+#[path = "../../src/proto/mod.rs"]
+pub mod proto;
+
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Condvar, Mutex};
 use pontoon_raftstore::env::{
@@ -12,6 +16,7 @@ use pontoon_raftstore::env::{
 use pontoon_raftstore::ids::{BootEpoch, ClusterId, Incarnation, NodeId, StoreSeq};
 use pontoon_transport::frame::{Caps, Decoder, Frame, Kind, header};
 use pontoon_transport::{BoxFuture, Config, ResolveError, Resolver, TcpTransport};
+use prost::Message;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -78,6 +83,8 @@ impl Events {
 pub struct Fake {
     pub hello: Mutex<Hello>,
     pub events: Events,
+    /// What peers have shown to `admit`.
+    pub shown: Mutex<Vec<Hello>>,
     /// Refuses these nodes.
     pub refuse: Mutex<BTreeMap<NodeId, Refusal>>,
     /// `on_frame` waits while this is held by the test.
@@ -91,6 +98,7 @@ impl Gatekeeper for Fake {
         self.hello.lock().clone()
     }
     fn admit(&self, peer: &Hello) -> Admission {
+        self.shown.lock().push(peer.clone());
         self.events.note(Event::Admit(peer.node));
         self.refuse.lock().get(&peer.node).map_or(Admission::Welcome, |why| Admission::Refused(why.clone()))
     }
@@ -167,6 +175,7 @@ pub fn fake(id: NodeId) -> Arc<Fake> {
     Arc::new(Fake {
         hello: Mutex::new(hello(id)),
         events: Events::default(),
+        shown: Mutex::default(),
         refuse: Mutex::default(),
         gate: Mutex::default(),
         bad: Mutex::default(),
@@ -272,6 +281,11 @@ impl Raw {
         }
     }
 
+    /// Reads hello and verdict.
+    pub fn read_to_end_of_handshake(&mut self) -> Vec<Frame> {
+        std::iter::from_fn(|| self.read()).take(2).collect()
+    }
+
     /// Reads until the other side closes; returns what came.
     pub fn read_to_end(&mut self) -> Vec<Frame> {
         std::iter::from_fn(|| self.read()).collect()
@@ -280,3 +294,38 @@ impl Raw {
 
 /// The welcome to protocol 1, by hand: field 1, varint 1.
 pub const WELCOME: &[u8] = &[0x08, 0x01];
+
+/// The hello of a well-behaved node `id` that dials `to`.
+pub fn wire_hello(id: NodeId, to: NodeId) -> proto::Hello {
+    let us = hello(id);
+    proto::Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        to: to.0,
+        max_frame: 9 << 20,
+        max_snapshot_frame: 1 << 20,
+        cluster: Bytes::copy_from_slice(&[0xc1; 16]),
+        node: id.0,
+        incarnation: us.incarnation.0,
+        epoch_counter: us.epoch.counter,
+        epoch_nonce: us.epoch.nonce,
+        admitted: us.admitted,
+        digest: us.digest,
+        recovered: us.recovered.0,
+        synced: us.synced.0,
+        listen: us.listen,
+        advert: us.advert,
+    }
+}
+
+impl Raw {
+    /// Dials `to` as `id` and is admitted.
+    pub fn admitted(id: NodeId, to: &Node) -> Raw {
+        let mut raw = Raw::connect(to.net.local_addr());
+        raw.send(Kind::Handshake, &wire_hello(id, to.id).encode_to_vec());
+        raw.read().expect("hello");
+        assert_eq!(raw.read().expect("verdict").body, WELCOME);
+        raw.send(Kind::Handshake, WELCOME);
+        raw
+    }
+}
