@@ -1,27 +1,36 @@
 //! Groups, pollers, proposals, reads, membership and snapshots over four seams.
 //!
 //! Strata (files import only lower ones; what must go "back" is a message to an inbox):
-//! S0 ids, error, config, group_spec, group_status, task, turn, env; S1 codec, mail, inbox, router, proposal, identity,
-//! budget, health, events; S2 log cache, outbox, replica; S3 poller, log writer and reader, applier, ticker, lifecycle,
+//! S0 ids, error, config, group_spec, group_status, task, turn, env; S1 codec, guard, spool, ledger, mail, inbox, router, proposal, identity,
+//! budget, health, events; S2 log cache, outbox, replica, prepared; S3 poller, log writer and reader, applier, ticker, lifecycle,
 //! snapshotter, durability, boot; S4 node, threads; S5 mem, testing, sim.
 
+pub mod applier;
+pub mod boot;
 pub mod budget;
 pub mod codec;
 pub mod config;
+pub mod durability;
 pub mod env;
 pub mod error;
 pub mod events;
 pub mod group_spec;
 pub mod group_status;
+mod guard;
 pub mod health;
 pub mod ids;
 pub mod inbox;
+pub mod ledger;
+pub mod lifecycle;
 pub mod mail;
 #[cfg(feature = "testing")]
 pub mod mem;
 pub mod node;
+pub mod prepared;
 pub mod proposal;
 pub mod router;
+pub mod snapshotter;
+mod spool;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -139,6 +139,8 @@ pub enum ApplierMsg {
         machine: Box<dyn Machine>,
         /// Owner of the replica.
         poller: PollerId,
+        /// Applied position and configuration of the machine's contents.
+        record: Box<ReplicaRecord>,
     },
     /// Apply.
     Apply(ApplyTask),
@@ -162,6 +164,15 @@ pub enum ApplierMsg {
     },
     /// Take a `Keep` snapshot of each volatile machine that has applied something since its last one.
     KeepDirty,
+    /// The `Keep` snapshot of this group was not made: it stays dirty.
+    StillDirty(GroupId),
+    /// `commit` or `durable` of this kind failed: all its replicas here are quarantined (boot.md 7).
+    FailKind {
+        /// Kind's name.
+        kind: String,
+        /// What it said.
+        why: String,
+    },
     /// Drop the machine; destroy its contents if asked.
     Close {
         /// The group.
@@ -308,6 +319,8 @@ pub enum SnapshotTask {
         spool: SpoolId,
         /// The restored replica's record: group, replica, generation, position.
         record: Box<ReplicaRecord>,
+        /// Owner of the replica.
+        poller: PollerId,
     },
     /// The replica was destroyed: remove what is kept of it.
     Forget(GroupId),

@@ -75,7 +75,8 @@ pub trait Machine: Send {
 pub trait MachineKind: Send + Sync {
     /// Do its contents survive a restart by themselves? False: the engine keeps snapshots.
     fn is_durable(&self) -> bool;
-    /// Opens (or begins) the contents of exactly this generation; everything else of the group is garbage.
+    /// Opens (or begins) the contents of exactly this generation; everything else of the group is not read. Deletes
+    /// nothing: during an install two generations stand side by side (boot.md 5); garbage goes by `retain` and `destroy`.
     fn open(&self, group: GroupId, replica: ReplicaId, generation: Generation) -> Result<Box<dyn Machine>, SmError>;
     /// An empty stage.
     fn stage(&self) -> Stage;

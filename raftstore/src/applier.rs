@@ -1,0 +1,267 @@
+//! Runs state machines: committed entries in, answers to callers and `Applied` events out.
+//!
+//! One turn drains tasks, stages per kind what all its groups got, commits once, then answers, then tells the pollers.
+//! Leaves to others: what is committed and durable (pollers), spooling (`snapshotter`), typed answers (the machines).
+//! Invariant: a slot is answered only after the commit that covers it; a replica whose machine failed never gets
+//! another entry; one group is never on two appliers (`Mail::applier`).
+
+mod cell;
+mod restore;
+mod run;
+
+use crate::env::{Env, Instant, MachineKind, SnapshotFiles};
+use crate::guard::{drop_guarded, guarded};
+use crate::ids::GroupId;
+use crate::inbox::Inbox;
+use crate::ledger::Ledger;
+use crate::mail::Mail;
+use crate::task::{Applied, ApplierMsg, ApplyTask, PollerMsg, SnapshotPurpose, SnapshotTask};
+use crate::turn::{Active, Turn};
+use cell::{Cell, State};
+use run::{Job, Jobs};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most tasks of one turn.
+const MAX_TASKS: usize = 1024;
+/// Payload after which a turn takes no further task. Bytes.
+const MAX_BYTES: u64 = 4 << 20;
+/// Letters waiting at the snapshotter above which no `Keep` snapshot is begun on our own account.
+const SNAPSHOT_BACKLOG: usize = 8;
+/// When to look again whether the snapshotter has caught up.
+const KEEP_AGAIN: Duration = Duration::from_millis(20);
+
+/// One applier: owns the machines of its groups.
+pub struct Applier {
+    /// For people.
+    name: String,
+    /// Work.
+    inbox: Inbox<ApplierMsg>,
+    /// Pollers and the snapshotter.
+    mail: Mail,
+    /// State-machine kinds by name.
+    kinds: BTreeMap<String, Arc<dyn MachineKind>>,
+    /// Where received snapshots are spooled.
+    files: Arc<dyn SnapshotFiles>,
+    /// What is unreported, for durability.
+    ledger: Arc<Ledger>,
+    /// Machines by group. Invariant: at most one replica per group.
+    cells: BTreeMap<GroupId, Cell>,
+    /// Volatile groups whose `Keep` snapshot was asked for; taken as the snapshotter catches up.
+    to_keep: VecDeque<GroupId>,
+    /// `Stop` was taken.
+    stopped: bool,
+}
+
+impl Applier {
+    /// An applier without groups; `number` is for people.
+    #[must_use]
+    pub fn new(number: usize, inbox: Inbox<ApplierMsg>, mail: Mail, env: &Env, ledger: Arc<Ledger>) -> Applier {
+        Applier {
+            name: format!("applier-{number}"),
+            inbox,
+            mail,
+            kinds: env.kinds.clone(),
+            files: env.files.clone(),
+            ledger,
+            cells: BTreeMap::new(),
+            to_keep: VecDeque::new(),
+            stopped: false,
+        }
+    }
+
+    /// One turn: tasks up to a bound, or up to the first letter that is no task, which ends the turn.
+    fn work(&mut self) -> Turn {
+        let mut jobs = Jobs::default();
+        let mut ends = None;
+        let mut taken = 0;
+        while taken < MAX_TASKS && jobs.payload() < MAX_BYTES {
+            match self.inbox.take() {
+                Some(ApplierMsg::Apply(task)) => self.admit(task, &mut jobs),
+                other => {
+                    ends = other;
+                    break;
+                }
+            }
+            taken += 1;
+        }
+        let worked = taken > 0 || ends.is_some();
+        for (kind, jobs) in jobs.into_kinds() {
+            self.run_kind(&kind, jobs);
+        }
+        if let Some(letter) = ends {
+            self.on_letter(letter);
+        }
+        self.keep_some();
+        if worked { Turn::WORKED } else { Turn::IDLE }
+    }
+
+    fn admit(&mut self, task: ApplyTask, jobs: &mut Jobs) {
+        match self.cells.get_mut(&task.group) {
+            Some(cell) if !self.stopped && cell.accepts(&task) => {
+                cell.drop_superseded();
+                jobs.push(cell.kind.clone(), task);
+            }
+            _ => Job::new(task).fail(),
+        }
+    }
+
+    /// All jobs of one kind: one stage, one commit, then answers, then events (boot.md 7).
+    fn run_kind(&mut self, name: &str, jobs: Vec<Job>) {
+        let kind = self.kinds.get(name).expect("a cell opens only with a registered kind").clone();
+        let staged = run::stage_all(&*kind, jobs, &mut self.cells);
+        for (job, why) in staged.failed {
+            let group = job.record.group;
+            job.fail();
+            self.quarantine(group, &why);
+        }
+        if staged.done.is_empty() {
+            return;
+        }
+        if let Err(why) = guarded(|| kind.commit(staged.stage)) {
+            staged.done.into_iter().for_each(|(job, answers)| {
+                job.fail();
+                drop_guarded(answers);
+            });
+            self.fail_kind(name, &format!("commit failed: {why}"));
+            self.tell_other_appliers(name, &why);
+            return;
+        }
+        self.release(kind.is_durable(), staged.done);
+    }
+
+    fn release(&mut self, is_durable: bool, done: Vec<(Job, crate::env::Answers)>) {
+        let (mut entries, mut payload) = (0, 0);
+        let mut events = Vec::with_capacity(done.len());
+        for (job, answers) in done {
+            entries += job.weight;
+            payload += job.payload;
+            let group = job.record.group;
+            let cell = self.cells.get_mut(&group).expect("staged with it in this turn");
+            cell.unreported = true;
+            match cell.release(job, answers) {
+                Ok(event) => events.push((cell.poller, event)),
+                Err(why) => self.quarantine(group, &why),
+            }
+        }
+        metrics::counter!("pontoon_apply_commits_total").increment(1);
+        metrics::counter!("pontoon_apply_entries_total").increment(entries);
+        self.ledger.on_applied(is_durable, entries, payload, &self.mail);
+        for (poller, event) in events {
+            self.mail.poller(poller, PollerMsg::Applied(event));
+        }
+    }
+
+    fn on_letter(&mut self, letter: ApplierMsg) {
+        match letter {
+            ApplierMsg::Open { group, replica, generation, kind, machine, poller, record } => {
+                assert!(
+                    self.kinds.contains_key(&kind),
+                    "group {group} opened with kind {kind:?}, which is not registered"
+                );
+                let cell = Cell::new(group, replica, generation, kind, machine, poller, *record);
+                if let Some(old) = self.cells.insert(group, cell) {
+                    old.close(false);
+                }
+            }
+            ApplierMsg::Apply(_) => unreachable!("tasks are admitted above"),
+            ApplierMsg::Snapshot { group, purpose } => self.snapshot(group, purpose),
+            ApplierMsg::Restore { group, replica, install, spool } => self.restore(group, replica, install, spool),
+            ApplierMsg::KeepDirty => self.note_dirty(),
+            ApplierMsg::StillDirty(group) => {
+                if let Some(cell) = self.cells.get_mut(&group) {
+                    cell.unreported = true;
+                    self.ledger.on_applied(false, 1, 0, &self.mail);
+                }
+            }
+            ApplierMsg::FailKind { kind, why } => self.fail_kind(&kind, &why),
+            ApplierMsg::Close { group, destroy } => {
+                if let Some(cell) = self.cells.remove(&group) {
+                    cell.close(destroy);
+                }
+            }
+            ApplierMsg::Stop => {
+                self.stopped = true;
+                self.to_keep.clear();
+                std::mem::take(&mut self.cells).into_values().for_each(|cell| cell.close(false));
+            }
+        }
+    }
+
+    /// Takes an O(1) handle and sends it to the snapshotter.
+    fn snapshot(&mut self, group: GroupId, purpose: SnapshotPurpose) {
+        let Some(cell) = self.cells.get_mut(&group) else { return };
+        let (replica, poller, record) = (cell.replica, cell.poller, cell.record.clone());
+        let State::Open(machine) = &mut cell.state else {
+            let why = "the replica is quarantined".to_owned();
+            self.mail.snapshotter(SnapshotTask::BuildFailed { group, poller, purpose, why });
+            return;
+        };
+        match guarded(|| machine.snapshot()) {
+            Ok(source) => {
+                cell.unreported &= purpose != SnapshotPurpose::Keep;
+                self.mail.snapshotter(SnapshotTask::Build { group, replica, poller, purpose, record, source });
+            }
+            Err(why) => {
+                self.mail.snapshotter(SnapshotTask::BuildFailed { group, poller, purpose, why: why.clone() });
+                self.quarantine(group, &format!("snapshot: {why}"));
+            }
+        }
+    }
+
+    fn note_dirty(&mut self) {
+        let is_dirty = |cell: &Cell| cell.unreported && self.kinds.get(&cell.kind).is_some_and(|k| !k.is_durable());
+        // Replaced, not extended: a group is in it once.
+        self.to_keep = self.cells.iter().filter(|(_, cell)| is_dirty(cell)).map(|(group, _)| *group).collect();
+    }
+
+    /// Some of the `Keep` snapshots asked for, while the snapshotter keeps up.
+    fn keep_some(&mut self) {
+        while self.mail.snapshotter_backlog() < SNAPSHOT_BACKLOG {
+            let Some(group) = self.to_keep.pop_front() else { return };
+            self.snapshot(group, SnapshotPurpose::Keep);
+        }
+    }
+
+    /// The replica's machine is not believed any more; its poller is told, others go on.
+    fn quarantine(&mut self, group: GroupId, why: &str) {
+        let Some(cell) = self.cells.get_mut(&group) else { return };
+        if cell.stop() {
+            tracing::error!(%group, replica = %cell.replica, why, "state machine failed, replica quarantined");
+            metrics::counter!("pontoon_apply_quarantined_total").increment(1);
+            let failed = Applied::Failed { group, replica: cell.replica, why: why.to_owned() };
+            self.mail.poller(cell.poller, PollerMsg::Applied(failed));
+        }
+    }
+
+    fn fail_kind(&mut self, name: &str, why: &str) {
+        let of_kind = |(group, cell): (&GroupId, &Cell)| (cell.kind == name).then_some(*group);
+        let groups: Vec<GroupId> = self.cells.iter().filter_map(of_kind).collect();
+        groups.into_iter().for_each(|group| self.quarantine(group, why));
+    }
+
+    fn tell_other_appliers(&self, name: &str, why: &str) {
+        // This one gets it too and finds nothing left to do.
+        self.mail.appliers(|| ApplierMsg::FailKind { kind: name.to_owned(), why: format!("commit failed: {why}") });
+    }
+}
+
+impl Active for Applier {
+    fn turn(&mut self, now: Instant) -> Turn {
+        let turn = self.work();
+        if self.to_keep.is_empty() { turn } else { turn.by(now.after(KEEP_AGAIN)) }
+    }
+
+    fn wait(&mut self, at_most: Duration) {
+        self.inbox.wait(at_most);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}

@@ -1,0 +1,118 @@
+//! One replica's machine and what is known of it between turns.
+//!
+//! Leaves to others: stages and commits (`run`), installs (`restore`).
+//! Invariant: `record` is what the machine's last commit wrote; a stopped cell has no machine and never gets one.
+
+use super::run::Job;
+use crate::codec::ReplicaRecord;
+use crate::env::{Answers, Machine};
+use crate::guard::{drop_guarded, guarded};
+use crate::ids::{Generation, GroupId, PollerId, ReplicaId};
+use crate::task::{Applied, ApplyTask};
+
+/// Is the machine believed?
+pub(super) enum State {
+    /// Yes.
+    Open(Box<dyn Machine>),
+    /// It failed; the replica is quarantined until the next start.
+    Stopped,
+}
+
+/// One replica on its applier.
+pub(super) struct Cell {
+    /// The group.
+    pub(super) group: GroupId,
+    /// The replica.
+    pub(super) replica: ReplicaId,
+    /// Generation of the machine's contents.
+    pub(super) generation: Generation,
+    /// Kind's name.
+    pub(super) kind: String,
+    /// Owner of the replica.
+    pub(super) poller: PollerId,
+    /// Applied position and configuration after the last commit.
+    pub(super) record: ReplicaRecord,
+    /// The machine.
+    pub(super) state: State,
+    /// Contents that an install has replaced, until the install is recorded in the log store.
+    pub(super) superseded: Option<Box<dyn Machine>>,
+    /// Something was applied since the last `Keep` snapshot.
+    pub(super) unreported: bool,
+}
+
+impl Cell {
+    /// A replica as boot or creation hands it over.
+    pub(super) fn new(
+        group: GroupId,
+        replica: ReplicaId,
+        generation: Generation,
+        kind: String,
+        machine: Box<dyn Machine>,
+        poller: PollerId,
+        record: ReplicaRecord,
+    ) -> Cell {
+        let state = State::Open(machine);
+        Cell { group, replica, generation, kind, poller, record, state, superseded: None, unreported: false }
+    }
+
+    /// Is the task meant for these contents? False for what was sent before a failure, a destruction or an install.
+    pub(super) fn accepts(&self, task: &ApplyTask) -> bool {
+        let meant = self.replica == task.replica && self.generation == task.generation;
+        meant && matches!(self.state, State::Open(_))
+    }
+
+    /// The replica gets entries of the new generation, so its install is recorded: the old contents may go.
+    pub(super) fn drop_superseded(&mut self) {
+        if let Some(old) = self.superseded.take() {
+            destroy(self.group, old);
+        }
+    }
+
+    /// After the commit: answers the callers, takes the new record over.
+    pub(super) fn release(&mut self, job: Job, answers: Answers) -> Result<Applied, String> {
+        let State::Open(machine) = &self.state else { unreachable!("staged with it in this turn") };
+        self.record = job.record;
+        for (at, slot) in job.orphans {
+            slot.fail(super::run::unknown(at));
+        }
+        let waiting = job.waiting;
+        guarded(|| {
+            machine.reply(answers, waiting);
+            Ok(())
+        })?;
+        Ok(Applied::Upto { group: self.group, replica: self.replica, index: self.record.applied.index })
+    }
+
+    /// Stops the replica; false if it was stopped before.
+    pub(super) fn stop(&mut self) -> bool {
+        match std::mem::replace(&mut self.state, State::Stopped) {
+            State::Open(machine) => {
+                drop_guarded(machine);
+                true
+            }
+            State::Stopped => false,
+        }
+    }
+
+    /// Lets the machine go, with its contents if `destroyed`.
+    pub(super) fn close(self, destroyed: bool) {
+        let machines = self.superseded.into_iter().chain(match self.state {
+            State::Open(machine) => Some(machine),
+            State::Stopped => None,
+        });
+        for machine in machines {
+            if destroyed {
+                destroy(self.group, machine);
+            } else {
+                drop_guarded(machine);
+            }
+        }
+    }
+}
+
+/// Deletes contents. What is left after a failure is garbage that the next start deletes (`MachineKind::retain`).
+pub(super) fn destroy(group: GroupId, machine: Box<dyn Machine>) {
+    if let Err(why) = guarded(|| machine.destroy()) {
+        tracing::warn!(%group, why, "contents of a state machine were not deleted, the next start will");
+    }
+}

@@ -1,0 +1,172 @@
+//! From apply tasks to one stage of a kind: what each group gets, and what happens when a machine fails.
+//!
+//! Leaves to others: the commit and what follows it (`applier`).
+//! Invariant: a stage that is handed out holds exactly the runs in `done`; every slot of a task is in exactly one of
+//! `waiting` and `orphans` until it is answered.
+
+use super::cell::{Cell, State};
+use crate::codec::ReplicaRecord;
+use crate::env::{Answers, ApplyMeta, ApplyRun, MachineKind, Stage};
+use crate::error::{Lost, ProposeError};
+use crate::guard::{drop_guarded, guarded};
+use crate::ids::{GroupId, Index, LogPos};
+use crate::proposal::ReplySlot;
+use crate::task::ApplyTask;
+use bytes::Bytes;
+use pontoon_raft::{Entry, EntryKind};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Consecutive committed entries of one replica, as its machine gets them.
+pub(super) struct Job {
+    /// First index.
+    pub(super) first: Index,
+    /// What reaches the user: normal entries with a payload.
+    pub(super) run: Vec<(LogPos, Bytes)>,
+    /// Who waits: place in `run`, position, slot.
+    pub(super) waiting: Vec<(usize, LogPos, Arc<dyn ReplySlot>)>,
+    /// Slots at entries that never reach the user: another entry took the place.
+    pub(super) orphans: Vec<(LogPos, Arc<dyn ReplySlot>)>,
+    /// The replica record after the last entry.
+    pub(super) record: ReplicaRecord,
+    /// Entries, the empty ones too.
+    pub(super) weight: u64,
+    /// Bytes of the commands.
+    pub(super) payload: u64,
+}
+
+impl Job {
+    /// From a task.
+    pub(super) fn new(task: ApplyTask) -> Job {
+        let first = task.entries.first().map_or(task.record.applied.index, |e| e.index);
+        let (run, waiting, orphans) = (Vec::new(), Vec::new(), Vec::new());
+        let mut job = Job { first, run, waiting, orphans, record: ReplicaRecord::default(), weight: 0, payload: 0 };
+        job.append(task);
+        job
+    }
+
+    /// Joins a later task of the same replica.
+    fn append(&mut self, task: ApplyTask) {
+        let mut slots = task.slots.into_iter().peekable();
+        for entry in task.entries {
+            let slot = slots.next_if(|(at, _)| *at == entry.index).map(|(_, slot)| slot);
+            self.weight += 1;
+            self.take(entry, slot);
+        }
+        assert!(slots.next().is_none(), "slots ascend and name entries of their task");
+        self.record = task.record;
+    }
+
+    fn take(&mut self, entry: Entry, slot: Option<Arc<dyn ReplySlot>>) {
+        let at = entry.pos();
+        // A leader's first entry is empty, a membership change is the engine's own: both only move the record.
+        let is_users = entry.kind == EntryKind::Normal && !entry.data.is_empty();
+        if is_users {
+            self.waiting.extend(slot.map(|slot| (self.run.len(), at, slot)));
+            self.payload += entry.payload_size();
+            self.run.push((at, entry.data));
+        } else {
+            self.orphans.extend(slot.map(|slot| (at, slot)));
+        }
+    }
+
+    /// The record as a machine writes it.
+    fn meta(&self) -> ApplyMeta {
+        ApplyMeta {
+            puts: vec![(Bytes::from_static(ReplicaRecord::META_KEY), self.record.encode())],
+            deletes: Vec::new(),
+        }
+    }
+
+    /// Nobody knows whether these commands took effect: the replica stands still.
+    pub(super) fn fail(self) {
+        for (at, slot) in self.waiting.into_iter().map(|(_, at, slot)| (at, slot)).chain(self.orphans) {
+            slot.fail(ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, at: Some(at) });
+        }
+    }
+}
+
+/// The answer of a slot whose entry is not a command of the user.
+pub(super) fn unknown(at: LogPos) -> ProposeError {
+    ProposeError::OutcomeUnknown { why: Lost::Overwritten, at: Some(at) }
+}
+
+/// The jobs of one turn: one per replica, by kind.
+#[derive(Default)]
+pub(super) struct Jobs {
+    /// In order of group, so that a turn is the same every time.
+    by_kind: BTreeMap<String, BTreeMap<GroupId, Job>>,
+    /// Bytes of all commands.
+    payload: u64,
+}
+
+impl Jobs {
+    /// Adds a task; joins it to an earlier one of the same group.
+    pub(super) fn push(&mut self, kind: String, task: ApplyTask) {
+        self.payload += task.entries.iter().map(Entry::payload_size).sum::<u64>();
+        match self.by_kind.entry(kind).or_default().entry(task.group) {
+            std::collections::btree_map::Entry::Vacant(v) => {
+                v.insert(Job::new(task));
+            }
+            std::collections::btree_map::Entry::Occupied(o) => o.into_mut().append(task),
+        }
+    }
+
+    /// Bytes of all commands.
+    pub(super) fn payload(&self) -> u64 {
+        self.payload
+    }
+
+    /// All jobs, by kind.
+    pub(super) fn into_kinds(self) -> impl Iterator<Item = (String, Vec<Job>)> {
+        self.by_kind.into_iter().map(|(kind, jobs)| (kind, jobs.into_values().collect()))
+    }
+}
+
+/// What staging a kind's jobs came to.
+pub(super) struct Staged {
+    /// To commit.
+    pub(super) stage: Stage,
+    /// What is on the stage, with the answers.
+    pub(super) done: Vec<(Job, Answers)>,
+    /// What failed, and why. Nothing of it is on the stage.
+    pub(super) failed: Vec<(Job, String)>,
+}
+
+/// Applies every job to one stage. When a machine fails, everything staged with it is dropped and the others are
+/// applied again on a fresh stage (boot.md 7); a kind that stages nothing (`()`) has nothing to drop.
+pub(super) fn stage_all(kind: &dyn MachineKind, jobs: Vec<Job>, cells: &mut BTreeMap<GroupId, Cell>) -> Staged {
+    let mut staged = Staged { stage: kind.stage(), done: Vec::with_capacity(jobs.len()), failed: Vec::new() };
+    let is_unstaged = (*staged.stage).is::<()>();
+    let mut left: std::collections::VecDeque<Job> = jobs.into();
+    while let Some(job) = left.pop_front() {
+        let cell = cells.get_mut(&job.record.group).expect("admitted with it in this turn");
+        match apply(cell, &mut staged.stage, &job) {
+            Ok(answers) => staged.done.push((job, answers)),
+            Err(why) => {
+                staged.failed.push((job, why));
+                if !is_unstaged {
+                    drop_guarded(std::mem::replace(&mut staged.stage, kind.stage()));
+                    let again = staged.done.drain(..).map(|(job, answers)| {
+                        drop_guarded(answers);
+                        job
+                    });
+                    left = again.chain(left).collect();
+                }
+            }
+        }
+    }
+    staged
+}
+
+fn apply(cell: &mut Cell, stage: &mut Stage, job: &Job) -> Result<Answers, String> {
+    assert_eq!(
+        job.first,
+        cell.record.applied.index.next(),
+        "group {}: entries must follow what is applied",
+        cell.group
+    );
+    let State::Open(machine) = &mut cell.state else { unreachable!("admitted only while open") };
+    let meta = job.meta();
+    guarded(|| machine.apply(stage, &ApplyRun { entries: &job.run, meta: &meta }))
+}
