@@ -1,9 +1,9 @@
 //! Groups, pollers, proposals, reads, membership and snapshots over four seams.
 //!
 //! Strata (files import only lower ones; what must go "back" is a message to an inbox):
-//! S0 ids, error, config, group_spec, group_status, task, turn, env; S1 codec, guard, spool, ledger, mail, inbox, router, proposal, identity,
-//! budget, health, events; S2 log cache, outbox, replica, prepared; S3 poller, log writer and reader, applier, ticker, lifecycle,
-//! snapshotter, durability, boot; S4 node, threads; S5 mem, testing, sim.
+//! S0 ids, error, config, group_spec, group_status, task, turn, env; S1 codec, guard, spool, ledger, mail, inbox, budget,
+//! health, events, router, proposal, identity; S2 log cache, outbox, replica, prepared; S3 poller, log writer and reader,
+//! applier, ticker, lifecycle, snapshotter, durability, boot; S4 node, threads; S5 mem, testing, sim.
 
 pub mod applier;
 pub mod boot;
@@ -22,16 +22,23 @@ pub mod ids;
 pub mod inbox;
 pub mod ledger;
 pub mod lifecycle;
+pub mod log_cache;
+pub mod log_reader;
+pub mod log_writer;
 pub mod mail;
 #[cfg(feature = "testing")]
 pub mod mem;
 pub mod node;
+pub mod outbox;
+pub mod poller;
 pub mod prepared;
 pub mod proposal;
+pub mod replica;
 pub mod router;
 pub mod snapshotter;
 mod spool;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod ticker;
 pub mod turn;

@@ -217,7 +217,17 @@ pub enum Applied {
     },
 }
 
-/// What the log reader's inbox takes: catch-up reads, off the pollers.
+impl Applied {
+    /// The group that it is about.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        match self {
+            Applied::Upto { group, .. } | Applied::Restored { group, .. } | Applied::Failed { group, .. } => *group,
+        }
+    }
+}
+
+/// A catch-up read, off the pollers.
 pub struct FetchTask {
     /// Where the answer goes.
     pub poller: PollerId,
@@ -359,6 +369,27 @@ pub enum SnapshotEvent {
         /// The spool.
         spooled: Box<Spooled>,
     },
+}
+
+impl SnapshotEvent {
+    /// The group that it is about.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        match self {
+            SnapshotEvent::Built { group, .. } | SnapshotEvent::Sent { group, .. } => *group,
+            SnapshotEvent::Received { message, .. } => message.group,
+        }
+    }
+
+    /// The spool that comes with it and is nobody else's: dropped if the replica is gone.
+    #[must_use]
+    pub fn spool(&self) -> Option<SpoolId> {
+        match self {
+            SnapshotEvent::Built { purpose: SnapshotPurpose::Send, result: Ok(spooled), .. } => Some(spooled.spool),
+            SnapshotEvent::Received { spooled, .. } => Some(spooled.spool),
+            SnapshotEvent::Built { .. } | SnapshotEvent::Sent { .. } => None,
+        }
+    }
 }
 
 /// Who hands batches to the log writer.

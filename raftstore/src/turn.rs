@@ -45,6 +45,8 @@ pub trait Active: Send {
     fn is_stopped(&self) -> bool;
     /// For people: `poller-0`.
     fn name(&self) -> String;
+    /// A turn panicked: whoever waits here must be answered. The node is poisoned; no turn follows.
+    fn on_panic(&mut self) {}
 }
 
 const _: fn(&dyn Active) = |_| {};

@@ -68,6 +68,31 @@ pub enum GroupOp {
     },
 }
 
+impl GroupOp {
+    /// Entries that it appends.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        match self {
+            GroupOp::Append { entries, .. } => entries,
+            _ => &[],
+        }
+    }
+}
+
+impl LogBatch {
+    /// Nothing to write?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.meta.is_empty()
+    }
+
+    /// Payload of all entries. Bytes.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        self.writes.iter().flat_map(|w| w.op.entries()).map(Entry::payload_size).sum()
+    }
+}
+
 /// Truncation point: the last entry dropped and the configuration there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Truncation {

@@ -1,0 +1,393 @@
+//! What a replica's core reads of its stable log, answered from memory: bounds, term runs, the newest entries.
+//!
+//! Leaves to others: the disk (the log reader fetches what is `Uncached`), building snapshots (the snapshotter).
+//! Invariant: describes exactly what this replica's completed writes have left in the log store: the poller appends
+//! here when a write is reported durable, in the order of the writes, never earlier.
+//! Invariant: `cached` is a suffix of the log; every byte in it and in `loans` is charged to the node's budget.
+
+use crate::budget::Budget;
+use crate::env::{StoredGroup, Truncation};
+use crate::proposal::ITEM_OVERHEAD;
+use crate::task::Spooled;
+use pontoon_raft::{
+    ConfState, Entry, HardState, Index, InitialState, LogPos, ReplicaId, Snapshot, Storage, StorageError, Term,
+};
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Bytes of entries that one replica keeps in memory beyond what is needed; laggards read older ones from disk.
+const CACHE_CAP: u64 = 8 << 20;
+/// The same while the node's budget is tight.
+const TIGHT_CAP: u64 = 256 << 10;
+
+/// The stable log of one replica as its core sees it.
+#[derive(Debug)]
+pub struct GroupStorage {
+    /// What the core starts from.
+    initial: InitialState,
+    /// Last entry that is gone, and the configuration there.
+    truncated: Truncation,
+    /// Last entry; `truncated.pos` if there is none.
+    last: LogPos,
+    /// Runs of equal terms in `(truncated, last]`: first index and term, ascending. Invariant: both grow strictly.
+    runs: VecDeque<(Index, Term)>,
+    /// The newest entries. Invariant: consecutive, ending at `last`.
+    cached: VecDeque<Entry>,
+    /// Weight of `cached`. Bytes.
+    cached_bytes: u64,
+    /// Entries fetched from disk for a member, until its next appends were made. At most one run each.
+    loans: BTreeMap<ReplicaId, Vec<Entry>>,
+    /// Payload in the log store, roughly. Bytes.
+    log_bytes: u64,
+    /// A snapshot that stands ready to be sent.
+    spooled: Option<Box<Spooled>>,
+    /// The core asked for a snapshot, and none stood ready. A cell, because the core asks with `&self`.
+    snapshot_wanted: Cell<bool>,
+    /// The node's.
+    budget: Arc<Budget>,
+}
+
+/// What an entry weighs in the node's budget.
+#[must_use]
+pub fn weight(entry: &Entry) -> u64 {
+    entry.payload_size() + ITEM_OVERHEAD
+}
+
+impl GroupStorage {
+    /// The log as recovered. `hard_state` and `conf_state` are those that the core starts from; `tail` ends at the
+    /// last entry or is empty.
+    #[must_use]
+    pub fn new(
+        stored: &StoredGroup,
+        hard_state: HardState,
+        conf_state: ConfState,
+        tail: Vec<Entry>,
+        budget: Arc<Budget>,
+    ) -> GroupStorage {
+        let mut storage = GroupStorage {
+            initial: InitialState { hard_state, conf_state },
+            truncated: stored.truncated.clone(),
+            last: stored.last,
+            runs: stored.terms.iter().copied().collect(),
+            cached: VecDeque::new(),
+            cached_bytes: 0,
+            loans: BTreeMap::new(),
+            log_bytes: stored.bytes,
+            spooled: None,
+            snapshot_wanted: Cell::new(false),
+            budget,
+        };
+        if tail.last().is_some_and(|e| e.pos() == stored.last) {
+            for entry in tail {
+                storage.budget.take(weight(&entry));
+                storage.cache(entry);
+            }
+        }
+        storage
+    }
+
+    /// Last entry that is gone, and the configuration there.
+    #[must_use]
+    pub fn truncated(&self) -> &Truncation {
+        &self.truncated
+    }
+
+    /// The node's budget.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Payload in the log store, roughly. Bytes.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+
+    /// A write is durable: the log now ends with `entries`, which were charged to the budget when handed out.
+    ///
+    /// # Panics
+    /// If they do not follow what is there: the log store would have a hole.
+    pub fn append(&mut self, entries: Vec<Entry>) {
+        let Some(first) = entries.first() else { return };
+        let fits = first.index > self.truncated.pos.index && first.index <= self.last.index.next();
+        assert!(fits, "append at {:?} to a log of ({:?}, {:?}]", first.pos(), self.truncated.pos, self.last);
+        self.cut_from(first.index);
+        for entry in entries {
+            assert!(entry.index == self.last.index.next(), "entry {:?} after {:?}", entry.pos(), self.last);
+            if self.runs.back().is_none_or(|run| run.1 != entry.term) {
+                self.runs.push_back((entry.index, entry.term));
+            }
+            self.last = entry.pos();
+            self.log_bytes += weight(&entry);
+            self.cache(entry);
+        }
+        self.shrink();
+    }
+
+    /// Entries up to here are needed by nobody whom memory should serve.
+    pub fn evict(&mut self, upto: Index) {
+        while self.cached.front().is_some_and(|e| e.index <= upto) {
+            self.evict_one();
+        }
+        if self.cached.is_empty() && self.cached.capacity() > 64 {
+            self.cached = VecDeque::new();
+        }
+    }
+
+    /// The log store is told to drop everything up to `upto`.
+    pub fn truncate(&mut self, upto: Truncation) {
+        let gone = self.truncated.pos.index.lag_to(upto.pos.index);
+        let all = self.truncated.pos.index.lag_to(self.last.index).max(1);
+        self.log_bytes -= u64::try_from(u128::from(self.log_bytes) * u128::from(gone.min(all)) / u128::from(all))
+            .expect("a part of a u64");
+        self.evict(upto.pos.index);
+        while self.runs.get(1).is_some_and(|next| next.0 <= upto.pos.index.next()) {
+            self.runs.pop_front();
+        }
+        if upto.pos.index >= self.last.index {
+            self.runs.clear();
+        } else if let Some(first) = self.runs.front_mut() {
+            first.0 = first.0.max(upto.pos.index.next());
+        }
+        self.truncated = upto;
+    }
+
+    /// A snapshot took the place of the whole log.
+    pub fn install(&mut self, at: Truncation) {
+        self.evict(self.last.index);
+        self.clear_loans();
+        self.runs.clear();
+        self.last = at.pos;
+        self.truncated = at;
+        self.log_bytes = 0;
+    }
+
+    /// Fetched entries for a member. What the log has lost or replaced meanwhile is left out.
+    pub fn lend(&mut self, to: ReplicaId, mut entries: Vec<Entry>) {
+        let valid = entries.iter().take_while(|e| self.term(e.index) == Ok(e.term)).count();
+        entries.truncate(valid);
+        entries.iter().for_each(|e| self.budget.take(weight(e)));
+        if let Some(old) = self.loans.insert(to, entries) {
+            self.budget.give_back(old.iter().map(weight).sum());
+        }
+    }
+
+    /// What was lent has been used, or will be fetched again.
+    pub fn clear_loans(&mut self) {
+        for loan in std::mem::take(&mut self.loans).into_values() {
+            self.budget.give_back(loan.iter().map(weight).sum());
+        }
+    }
+
+    /// Did the core ask for a snapshot since the last call?
+    pub fn take_snapshot_wanted(&mut self) -> bool {
+        self.snapshot_wanted.take()
+    }
+
+    /// The snapshot that stands ready.
+    #[must_use]
+    pub fn spooled(&self) -> Option<&Spooled> {
+        self.spooled.as_deref()
+    }
+
+    /// A snapshot stands ready now, or (`None`) no longer. Returns the one before.
+    pub fn set_spooled(&mut self, spooled: Option<Box<Spooled>>) -> Option<Box<Spooled>> {
+        std::mem::replace(&mut self.spooled, spooled)
+    }
+
+    fn cache(&mut self, entry: Entry) {
+        self.cached_bytes += weight(&entry);
+        self.cached.push_back(entry);
+    }
+
+    fn evict_one(&mut self) {
+        if let Some(entry) = self.cached.pop_front() {
+            self.cached_bytes -= weight(&entry);
+            self.budget.give_back(weight(&entry));
+        }
+    }
+
+    fn shrink(&mut self) {
+        let cap = if self.budget.is_tight() { TIGHT_CAP } else { CACHE_CAP };
+        while self.cached_bytes > cap {
+            self.evict_one();
+        }
+    }
+
+    /// Forgets everything from `from` on: another leader's entries take its place.
+    fn cut_from(&mut self, from: Index) {
+        if from > self.last.index {
+            return;
+        }
+        while self.cached.back().is_some_and(|e| e.index >= from) {
+            let entry = self.cached.pop_back().expect("looked at it");
+            self.cached_bytes -= weight(&entry);
+            self.log_bytes = self.log_bytes.saturating_sub(weight(&entry));
+            self.budget.give_back(weight(&entry));
+        }
+        // Whatever was cached lies behind `from` now; a suffix of the shorter log it stays only if it reaches its end.
+        let term = self.term(from.prev()).expect("the previous entry is stored");
+        while self.runs.back().is_some_and(|run| run.0 >= from) {
+            self.runs.pop_back();
+        }
+        self.last = LogPos::new(term, from.prev());
+        self.clear_loans();
+    }
+
+    fn page<'a>(entries: impl Iterator<Item = &'a Entry>, high: Index, max_bytes: u64) -> Vec<Entry> {
+        let mut size = 0_u64;
+        let mut page = Vec::new();
+        for entry in entries.take_while(|e| e.index < high) {
+            size = size.saturating_add(entry.encoded_size());
+            if size > max_bytes && !page.is_empty() {
+                break;
+            }
+            page.push(entry.clone());
+        }
+        page
+    }
+}
+
+impl Storage for GroupStorage {
+    fn initial_state(&self) -> InitialState {
+        self.initial.clone()
+    }
+
+    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        if low <= self.truncated.pos.index {
+            return Err(StorageError::Compacted);
+        }
+        if high > self.last.index.next() {
+            return Err(StorageError::Unavailable);
+        }
+        if let Some(first) = self.cached.front().filter(|e| e.index <= low) {
+            let skip = usize::try_from(low.0 - first.index.0).expect("within the cache");
+            return Ok(Self::page(self.cached.range(skip..), high, max_bytes));
+        }
+        let has =
+            |loan: &&Vec<Entry>| loan.first().zip(loan.last()).is_some_and(|(a, b)| a.index <= low && low <= b.index);
+        match self.loans.values().find(has) {
+            Some(loan) => Ok(Self::page(loan.iter().skip_while(|e| e.index < low), high, max_bytes)),
+            None => Err(StorageError::Uncached),
+        }
+    }
+
+    fn term(&self, index: Index) -> Result<Term, StorageError> {
+        if index == self.truncated.pos.index {
+            return Ok(self.truncated.pos.term);
+        }
+        if index < self.truncated.pos.index {
+            return Err(StorageError::Compacted);
+        }
+        if index > self.last.index {
+            return Err(StorageError::Unavailable);
+        }
+        match self.runs.partition_point(|run| run.0 <= index) {
+            0 => Err(StorageError::Unavailable),
+            n => Ok(self.runs[n - 1].1),
+        }
+    }
+
+    fn first_index(&self) -> Index {
+        self.truncated.pos.index.next()
+    }
+
+    fn last_index(&self) -> Index {
+        self.last.index
+    }
+
+    fn snapshot(&self, _to: ReplicaId) -> Result<Snapshot, StorageError> {
+        match &self.spooled {
+            // An older one would end before the log begins: the follower could not go on from it.
+            Some(s) if s.meta.index >= self.truncated.pos.index => {
+                Ok(Snapshot { meta: s.meta.clone(), data: s.record.clone() })
+            }
+            _ => {
+                self.snapshot_wanted.set(true);
+                Err(StorageError::SnapshotUnavailable)
+            }
+        }
+    }
+}
+
+impl Drop for GroupStorage {
+    fn drop(&mut self) {
+        self.clear_loans();
+        self.budget.give_back(self.cached_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use bytes::Bytes;
+
+    fn entry(term: u64, index: u64) -> Entry {
+        Entry { term: Term(term), index: Index(index), data: Bytes::from(vec![0; 100]), ..Entry::default() }
+    }
+
+    fn storage() -> (GroupStorage, Arc<Budget>) {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let pos = LogPos::new(Term(1), Index(1));
+        let truncated = Truncation { pos, conf_state: ConfState::default() };
+        let stored = StoredGroup { truncated, last: pos, ..StoredGroup::default() };
+        let s = GroupStorage::new(&stored, HardState::default(), ConfState::default(), vec![], budget.clone());
+        (s, budget)
+    }
+
+    fn append(s: &mut GroupStorage, entries: Vec<Entry>) {
+        entries.iter().for_each(|e| s.budget.take(weight(e)));
+        s.append(entries);
+    }
+
+    #[test]
+    fn terms_survive_overwriting_and_truncation() {
+        let (mut s, budget) = storage();
+        append(&mut s, vec![entry(1, 2), entry(1, 3), entry(2, 4), entry(2, 5)]);
+        append(&mut s, vec![entry(3, 4)]);
+        assert_eq!(s.last_index(), Index(4));
+        assert_eq!(s.term(Index(3)), Ok(Term(1)));
+        assert_eq!(s.term(Index(4)), Ok(Term(3)));
+        assert_eq!(s.term(Index(5)), Err(StorageError::Unavailable));
+        s.truncate(Truncation { pos: LogPos::new(Term(1), Index(3)), conf_state: ConfState::default() });
+        assert_eq!(s.term(Index(3)), Ok(Term(1)));
+        assert_eq!(s.term(Index(2)), Err(StorageError::Compacted));
+        assert_eq!(s.entries(Index(4), Index(5), 0).unwrap().len(), 1);
+        assert_eq!(budget.used(), weight(&entry(3, 4)));
+        drop(s);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn evicted_entries_come_back_as_loans_unless_replaced() {
+        let (mut s, budget) = storage();
+        append(&mut s, vec![entry(1, 2), entry(1, 3), entry(1, 4)]);
+        s.evict(Index(3));
+        assert_eq!(s.entries(Index(2), Index(5), u64::MAX), Err(StorageError::Uncached));
+        assert_eq!(s.entries(Index(4), Index(5), u64::MAX).unwrap().len(), 1);
+        s.lend(ReplicaId(2), vec![entry(1, 2), entry(9, 3)]);
+        assert_eq!(s.entries(Index(2), Index(5), u64::MAX).unwrap(), vec![entry(1, 2)]);
+        s.clear_loans();
+        assert_eq!(budget.used(), weight(&entry(1, 4)));
+    }
+
+    #[test]
+    fn an_install_empties_the_log() {
+        let (mut s, budget) = storage();
+        append(&mut s, vec![entry(1, 2), entry(1, 3)]);
+        s.install(Truncation { pos: LogPos::new(Term(4), Index(90)), conf_state: ConfState::default() });
+        assert_eq!((s.first_index(), s.last_index(), budget.used()), (Index(91), Index(90), 0));
+        append(&mut s, vec![entry(4, 91)]);
+        assert_eq!(s.term(Index(91)), Ok(Term(4)));
+    }
+
+    #[test]
+    fn a_snapshot_is_wanted_until_a_fresh_one_stands_ready() {
+        let (mut s, _) = storage();
+        assert_eq!(s.snapshot(ReplicaId(2)), Err(StorageError::SnapshotUnavailable));
+        assert!(s.take_snapshot_wanted() && !s.take_snapshot_wanted());
+    }
+}

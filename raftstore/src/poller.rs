@@ -1,0 +1,418 @@
+//! The part that owns groups: drains its inbox, steps their cores, gathers one batch and one outbox per turn.
+//!
+//! Leaves to others: what an event means to a group (`replica`), writing, applying, reading (they answer by letter).
+//! Invariant: a replica is owned by exactly one poller; nothing here blocks, and nothing leaves once the node is
+//! poisoned. A turn takes a bounded bite of the inbox.
+
+mod control;
+mod report;
+
+use crate::config::Config;
+use crate::env::{Instant, PeerIdentity, Transport};
+use crate::error::{GroupError, ProposeError, ReadError};
+use crate::events::Event;
+use crate::ids::{BatchSeq, GroupId, Incarnation, NodeId, PollerId, ReplicaId, Tick};
+use crate::inbox::Inbox;
+use crate::log_writer::SharedLog;
+use crate::proposal::ReadRequest;
+use crate::replica::{Letter, Limits, Replica, Work};
+use crate::router::{Route, Router};
+use crate::task::{ApplierMsg, GroupMessage, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
+use crate::ticker::Ticker;
+use crate::turn::{Active, Turn};
+use report::Report;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Letters that one turn takes at most.
+const TURN_LETTERS: usize = 4096;
+/// Bytes of commands and frames after which a turn takes no further letter.
+const TURN_BYTES: u64 = 4 << 20;
+
+/// What a poller is made of besides its configuration.
+pub struct PollerParts {
+    /// Which one.
+    pub id: PollerId,
+    /// Own identity: the incarnation goes into replica maps, the boot's nonce into read contexts.
+    pub me: PeerIdentity,
+    /// The network.
+    pub transport: Arc<dyn Transport>,
+    /// Set: batches are synced inline (`Config::inline_sync`).
+    pub inline: Option<Arc<SharedLog>>,
+    /// Everybody else.
+    pub router: Arc<Router>,
+    /// Its letters.
+    pub inbox: Inbox<PollerMsg>,
+    /// Now.
+    pub now: Instant,
+}
+
+/// A batch on its way to the disk.
+struct Batch {
+    seq: BatchSeq,
+    /// When it was handed over.
+    since: Instant,
+    /// Places of the replicas with a write in it.
+    places: Vec<u32>,
+}
+
+/// A poller.
+pub struct Poller {
+    parts: PollerParts,
+    /// Bounds and times for replicas.
+    limits: Arc<Limits>,
+    /// Length of a tick.
+    tick: Duration,
+    /// See `Config`.
+    disk_stall: Duration,
+    /// The slab of replicas.
+    replicas: Vec<Option<Box<Replica>>>,
+    /// Empty places of the slab.
+    free: Vec<u32>,
+    /// Place of each group. Looked up only: its order decides nothing.
+    places: HashMap<GroupId, u32>,
+    /// Places in which something happened in this turn, in that order. Invariant: each once (`Replica::touched`).
+    touched: Vec<u32>,
+    /// Deadlines.
+    ticker: Ticker,
+    /// What the turn collects.
+    work: Work,
+    /// Batches on their way, in order.
+    in_flight: VecDeque<Batch>,
+    /// The oldest batch has been on its way for too long.
+    stalled: bool,
+    /// Disks of the nodes heard of, own included.
+    disks: BTreeMap<NodeId, Incarnation>,
+    /// Bytes handed to machines since durability was asked last.
+    applied_bytes: u64,
+    /// Why nobody is served any more.
+    closed: Option<GroupError>,
+    /// It has stopped for good.
+    stopped: bool,
+    /// Gauges and their upkeep.
+    report: Report,
+}
+
+impl Poller {
+    /// A poller without groups.
+    #[must_use]
+    pub fn new(config: &Config, parts: PollerParts) -> Poller {
+        let tick = tick_of(parts.now, config.tick);
+        let work = Work::new(tick, parts.router.budget().clone());
+        let disks = BTreeMap::from([(parts.me.node, parts.me.incarnation)]);
+        Poller {
+            limits: Arc::new(Limits::new(config)),
+            tick: config.tick,
+            disk_stall: config.disk_stall,
+            replicas: Vec::new(),
+            free: Vec::new(),
+            places: HashMap::new(),
+            touched: Vec::new(),
+            ticker: Ticker::new(tick),
+            work,
+            in_flight: VecDeque::new(),
+            stalled: false,
+            disks,
+            applied_bytes: 0,
+            closed: None,
+            stopped: false,
+            report: Report::default(),
+            parts,
+        }
+    }
+
+    /// One turn: events in, one batch and one outbox out.
+    pub fn turn(&mut self, now: Instant) -> Turn {
+        if self.stopped {
+            return Turn::IDLE;
+        }
+        self.work.now = self.work.now.max(tick_of(now, self.tick));
+        let drained = self.drain_inbox();
+        self.fire_deadlines();
+        self.watch_disk(now);
+        let more = self.settle_touched();
+        self.send();
+        self.hand_to_writer(now);
+        self.deliver_letters();
+        self.report.turn(&mut self.work, self.replicas.iter().flatten().map(|r| &**r));
+        Turn { worked: drained || more, next: self.next_wake() }
+    }
+
+    /// Takes a bounded bite of the inbox.
+    fn drain_inbox(&mut self) -> bool {
+        let mut bytes = 0;
+        for taken in 0..TURN_LETTERS {
+            if bytes >= TURN_BYTES || self.stopped {
+                return true;
+            }
+            let Some(letter) = self.parts.inbox.take() else { return taken > 0 };
+            bytes += weight(&letter);
+            self.on_letter(letter);
+        }
+        true
+    }
+
+    fn on_letter(&mut self, letter: PollerMsg) {
+        match letter {
+            PollerMsg::Propose(proposal) => match self.touch(proposal.group) {
+                Some(place) => self.with(place, |r, work| r.on_propose(proposal, work)),
+                None => {
+                    self.work.budget.give_back(proposal.cost());
+                    proposal.slot.fail(ProposeError::Group(self.why_not_here(proposal.group)));
+                }
+            },
+            PollerMsg::Read(read) => match self.touch(read.group) {
+                Some(place) => self.with(place, |r, work| r.on_read(read, work)),
+                None => {
+                    self.work.budget.give_back(ReadRequest::COST);
+                    read.slot.fail(ReadError::Group(self.why_not_here(read.group)));
+                }
+            },
+            PollerMsg::Peer { from, messages, bytes } => {
+                self.on_peer(from, messages);
+                self.work.budget.give_back(bytes);
+            }
+            PollerMsg::Unreachable(node) => self.on_unreachable(node),
+            PollerMsg::Persisted(seq) => self.on_persisted(seq),
+            PollerMsg::Poisoned(why) => self.abandon(&why),
+            PollerMsg::Applied(applied) => self.at(applied.group(), |r, work| r.on_applied(applied, work)),
+            PollerMsg::Fetched(fetched) => self.at(fetched.group, |r, work| r.on_fetched(fetched, work)),
+            PollerMsg::Snapshot(event) => self.on_snapshot(event),
+            PollerMsg::Durable(positions) => self.on_durable(positions),
+            PollerMsg::Control(control) => self.on_control(control),
+        }
+    }
+
+    fn on_peer(&mut self, from: PeerIdentity, messages: Vec<GroupMessage>) {
+        self.disks.insert(from.node, from.incarnation);
+        for message in messages {
+            self.at(message.group, |r, work| r.on_message(from, message, work));
+        }
+    }
+
+    fn on_unreachable(&mut self, node: NodeId) {
+        for place in 0..self.replicas.len() as u32 {
+            let mut there = false;
+            self.with(place, |r, work| there = r.on_node_unreachable(node, work));
+            if there {
+                self.touch_place(place);
+            }
+        }
+    }
+
+    fn on_persisted(&mut self, upto: BatchSeq) {
+        while self.in_flight.front().is_some_and(|b| b.seq <= upto) {
+            let batch = self.in_flight.pop_front().expect("looked at it");
+            for place in batch.places {
+                let mut any = false;
+                self.with(place, |r, work| any = r.on_persisted(batch.seq, work));
+                if any {
+                    self.touch_place(place);
+                }
+            }
+        }
+    }
+
+    /// Fires what is due; nothing is scanned.
+    fn fire_deadlines(&mut self) {
+        let mut due = Vec::new();
+        self.ticker.due(self.work.now, &mut due);
+        for (deadline, place) in due {
+            let now = self.work.now;
+            let Some(replica) = self.replicas[place as usize].as_mut().filter(|r| r.armed == deadline) else {
+                continue;
+            };
+            replica.armed = Tick::MAX;
+            if replica.next_deadline() <= now {
+                replica.on_tick(&mut self.work);
+                self.touch_place(place);
+            } else {
+                replica.armed = self.ticker.arm(replica.next_deadline(), place);
+            }
+        }
+    }
+
+    /// A write that hangs: leaders are handed over and say nothing that would keep them leading.
+    fn watch_disk(&mut self, now: Instant) {
+        let oldest = self.in_flight.front().map(|b| now.since(b.since));
+        let stalled = oldest.is_some_and(|age| age >= self.disk_stall);
+        if stalled == self.stalled {
+            return;
+        }
+        self.stalled = stalled;
+        self.parts.router.events().tell(if stalled { Event::DiskStalled } else { Event::DiskRecovered });
+        if stalled {
+            for place in 0..self.replicas.len() as u32 {
+                if self.replicas[place as usize].as_ref().is_some_and(|r| r.is_leader()) {
+                    self.with(place, |r, work| r.hand_over(work));
+                    self.touch_place(place);
+                }
+            }
+        }
+        self.work.silent = stalled;
+    }
+
+    /// Every touched replica's turn ends: one `Ready` each. Returns whether some have more.
+    fn settle_touched(&mut self) -> bool {
+        let touched = std::mem::take(&mut self.touched);
+        for place in &touched {
+            let Some(replica) = self.replicas[*place as usize].as_mut() else { continue };
+            replica.touched = false;
+            let more = replica.settle(&self.disks, &mut self.work);
+            let deadline = replica.next_deadline();
+            if deadline < replica.armed {
+                replica.armed = self.ticker.arm(deadline, *place);
+            }
+            if more {
+                self.touch_place(*place);
+            }
+        }
+        !self.touched.is_empty()
+    }
+
+    /// Messages leave before the batch is written: none of them promises what is in it (thesis 10.2.1).
+    fn send(&mut self) {
+        if self.parts.router.health().is_poisoned() {
+            return self.work.outbox.clear();
+        }
+        let mut failed: Vec<(GroupId, ReplicaId)> = Vec::new();
+        let sent = self.work.outbox.flush(&*self.parts.transport, &mut failed);
+        self.report.sent(sent);
+        for (group, peer) in failed {
+            self.at(group, |r, work| r.on_unreachable(peer, work));
+        }
+    }
+
+    /// The turn's one batch goes to the log writer, or to the disk at once if syncs are inline.
+    fn hand_to_writer(&mut self, now: Instant) {
+        if self.work.batch.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.work.batch);
+        let seq = self.work.seq;
+        self.work.seq = BatchSeq(seq.0 + 1);
+        let mut places: Vec<u32> = batch.writes.iter().filter_map(|w| self.places.get(&w.group).copied()).collect();
+        places.dedup();
+        self.in_flight.push_back(Batch { seq, since: now, places });
+        match &self.parts.inline {
+            None => {
+                let origin = WriteOrigin::Poller(self.parts.id);
+                self.parts.router.mail().writer(WriterMsg::Write { origin, seq, batch });
+            }
+            Some(log) => {
+                if log.write(&batch) {
+                    self.on_persisted(seq);
+                    self.send();
+                }
+            }
+        }
+    }
+
+    fn deliver_letters(&mut self) {
+        let router = self.parts.router.clone();
+        for letter in std::mem::take(&mut self.work.letters) {
+            match letter {
+                Letter::Applier(group, letter) => router.mail().applier(group, letter),
+                Letter::Snapshotter(letter) => router.mail().snapshotter(letter),
+                Letter::LogReader(letter) => router.mail().log_reader(letter),
+                Letter::Gone(group) => self.remove(group),
+            }
+        }
+        self.work.events.drain(..).for_each(|e| router.events().tell(e));
+        self.ask_for_durable();
+    }
+
+    /// The tombstone is durable: the machine's contents go, the route ends.
+    fn remove(&mut self, group: GroupId) {
+        if let Some(place) = self.places.remove(&group) {
+            self.replicas[place as usize] = None;
+            self.free.push(place);
+        }
+        let router = &self.parts.router;
+        router.mark_destroyed(group);
+        router.mail().applier(group, ApplierMsg::Close { group, destroy: true });
+        router.mail().snapshotter(SnapshotTask::Forget(group));
+        router.events().tell(Event::Destroyed(group));
+    }
+
+    fn next_wake(&self) -> Instant {
+        let tick = match self.ticker.next() {
+            Tick::MAX => Instant::NEVER,
+            tick => Instant(tick.saturating_mul(self.tick.as_nanos() as u64)),
+        };
+        match self.in_flight.front() {
+            Some(batch) if !self.stalled => tick.min(batch.since.after(self.disk_stall)),
+            _ => tick,
+        }
+    }
+
+    /// Runs `f` on a group's replica, if it is here, and lets it end the turn.
+    fn at(&mut self, group: GroupId, f: impl FnOnce(&mut Replica, &mut Work)) {
+        if let Some(place) = self.touch(group) {
+            self.with(place, f);
+        }
+    }
+
+    fn with(&mut self, place: u32, f: impl FnOnce(&mut Replica, &mut Work)) {
+        if let Some(replica) = self.replicas[place as usize].as_mut() {
+            f(replica, &mut self.work);
+        }
+    }
+
+    fn touch(&mut self, group: GroupId) -> Option<u32> {
+        let place = *self.places.get(&group)?;
+        self.touch_place(place);
+        Some(place)
+    }
+
+    fn touch_place(&mut self, place: u32) {
+        if let Some(replica) = self.replicas[place as usize].as_mut().filter(|r| !r.touched) {
+            replica.touched = true;
+            self.touched.push(place);
+        }
+    }
+
+    fn why_not_here(&self, group: GroupId) -> GroupError {
+        match (&self.closed, self.parts.router.route(group)) {
+            (Some(closed), _) => closed.clone(),
+            (None, Some(Route::Destroyed)) => GroupError::Destroyed(group),
+            (None, _) => GroupError::NotFound(group),
+        }
+    }
+}
+
+impl Active for Poller {
+    fn turn(&mut self, now: Instant) -> Turn {
+        Poller::turn(self, now)
+    }
+
+    fn wait(&mut self, at_most: Duration) {
+        self.parts.inbox.wait(at_most);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    fn name(&self) -> String {
+        format!("poller-{}", self.parts.id.0)
+    }
+
+    fn on_panic(&mut self) {
+        self.abandon("a poller panicked");
+    }
+}
+
+/// What a letter weighs in a turn's bite.
+fn weight(letter: &PollerMsg) -> u64 {
+    match letter {
+        PollerMsg::Propose(p) => p.cost(),
+        PollerMsg::Peer { bytes, .. } => *bytes,
+        _ => 0,
+    }
+}
+
+fn tick_of(now: Instant, tick: Duration) -> Tick {
+    now.0 / (tick.as_nanos() as u64).max(1)
+}

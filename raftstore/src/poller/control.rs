@@ -1,0 +1,143 @@
+//! Lifecycle and administration of a poller's groups: adoption, burial, durable positions, the end.
+//!
+//! Leaves to others: preparing replicas (lifecycle, boot), what a caller asked of one group (`replica`).
+//! Invariant: after `abandon` and `stop` every caller that waited here has its answer, and nobody new waits.
+
+use super::Poller;
+use crate::error::{AdminError, GroupError};
+use crate::events::Event;
+use crate::ids::{Generation, GroupId, LogPos, ReplicaId, Tick};
+use crate::proposal::AdminSlot;
+use crate::replica::{Replica, Surroundings};
+use crate::task::{Control, DurabilityMsg, Newborn, SnapshotEvent, SnapshotTask};
+use std::sync::Arc;
+
+impl Poller {
+    pub(super) fn on_control(&mut self, control: Control) {
+        match control {
+            Control::Adopt(newborn) => self.adopt(*newborn),
+            Control::Destroy { group, done } => self.admin(group, done, |r, done, work| r.bury(done, work)),
+            Control::Transfer { group, to, done } => {
+                self.admin(group, done, |r, done, work| r.transfer(to, done, work));
+            }
+            Control::SnapshotNow { group, done } => {
+                self.admin(group, done, |r, done, work| r.snapshot_now(done, work));
+            }
+            Control::Campaign(group) => self.at(group, |r, work| r.campaign(work)),
+            Control::Stop => self.stop(),
+        }
+    }
+
+    fn admin(
+        &mut self,
+        group: GroupId,
+        done: Arc<dyn AdminSlot>,
+        f: impl FnOnce(&mut Replica, Arc<dyn AdminSlot>, &mut crate::replica::Work),
+    ) {
+        match self.touch(group) {
+            Some(place) => self.with(place, |r, work| f(r, done, work)),
+            None => done.done(Err(AdminError::Group(self.why_not_here(group)))),
+        }
+    }
+
+    fn adopt(&mut self, newborn: Newborn) {
+        let group = newborn.stored.group;
+        let Some(cell) = self.parts.router.cell(group) else { return };
+        if self.closed.is_some() || self.places.contains_key(&group) {
+            return;
+        }
+        let campaign = newborn.campaign;
+        let around = Surroundings {
+            cell: cell.clone(),
+            limits: self.limits.clone(),
+            poller: self.parts.id,
+            boot_nonce: self.parts.me.epoch.nonce,
+            work: &self.work,
+        };
+        match Replica::adopt(newborn, around) {
+            Ok(replica) => self.settle_in(replica, campaign),
+            Err(e) => {
+                let why = e.to_string();
+                cell.with_status(|s| s.quarantined = Some(why.clone()));
+                self.parts.router.events().tell(Event::Quarantined { group, why });
+            }
+        }
+    }
+
+    fn settle_in(&mut self, replica: Replica, campaign: bool) {
+        let group = replica.group();
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.replicas.push(None);
+            u32::try_from(self.replicas.len() - 1).expect("fewer than 2^32 groups")
+        });
+        self.replicas[place as usize] = Some(Box::new(replica));
+        self.places.insert(group, place);
+        self.touch_place(place);
+        if campaign {
+            self.with(place, |r, work| r.campaign(work));
+        }
+    }
+
+    pub(super) fn on_snapshot(&mut self, event: SnapshotEvent) {
+        let group = event.group();
+        if self.places.contains_key(&group) {
+            return self.at(group, |r, work| r.on_snapshot(event, work));
+        }
+        if let Some(spool) = event.spool() {
+            self.parts.router.mail().snapshotter(SnapshotTask::Drop(spool));
+        }
+    }
+
+    pub(super) fn on_durable(&mut self, positions: Vec<(GroupId, ReplicaId, Generation, LogPos)>) {
+        let groups = (self.places.len() * self.parts.router.mail().pollers()) as u64;
+        for (group, replica, generation, pos) in positions {
+            self.at(group, |r, work| {
+                if r.id() == replica {
+                    r.on_durable(generation, pos);
+                    r.truncate(groups, work);
+                }
+            });
+        }
+    }
+
+    /// Asks the machines what is durable once enough was applied that the log could be shortened.
+    pub(super) fn ask_for_durable(&mut self) {
+        self.applied_bytes += std::mem::take(&mut self.work.tally.applying_bytes);
+        if self.applied_bytes > self.limits.log_keep / 2 {
+            self.applied_bytes = 0;
+            self.parts.router.mail().durability(DurabilityMsg::Ask);
+        }
+    }
+
+    /// Answers everybody, writes commits that were put off, and ends.
+    fn stop(&mut self) {
+        for replica in self.replicas.iter_mut().flatten() {
+            replica.on_stop(&mut self.work);
+        }
+        self.refuse_all(GroupError::ShuttingDown);
+        self.stopped = true;
+    }
+
+    /// The node is poisoned: everybody is told that the outcome is unknown, and nothing leaves any more (law 7).
+    pub(super) fn abandon(&mut self, why: &str) {
+        let closed = GroupError::Quarantined(format!("the log store is poisoned: {why}"));
+        for replica in self.replicas.iter_mut().flatten() {
+            replica.fail_waiters(&closed, &self.work);
+            replica.armed = Tick::MAX;
+        }
+        self.refuse_all(closed);
+        self.places.clear();
+        self.replicas.iter_mut().for_each(|r| *r = None);
+        self.touched.clear();
+        self.in_flight.clear();
+        self.work.batch = crate::env::LogBatch::default();
+        self.work.letters.clear();
+        self.work.outbox.clear();
+    }
+
+    /// Answers what still waits in the inbox, and all that comes later.
+    fn refuse_all(&mut self, why: GroupError) {
+        self.places.clear();
+        self.closed = Some(why);
+    }
+}

@@ -1,0 +1,197 @@
+//! Leadership as the outside sees it: hints, the status copy, transfers and their answers.
+//!
+//! Leaves to others: elections and transfers themselves (the core).
+//! Invariant: the cell's status is what the core said at the end of the replica's last turn.
+
+use super::{Replica, Work};
+use crate::error::{AdminError, LeaderHint};
+use crate::events::Event;
+use crate::group_status::FollowerStatus;
+use crate::ids::{Index, NodeId, Tick};
+use crate::proposal::{AdminDone, AdminSlot};
+use pontoon_raft::{BasicStatus, ReplicaId, SoftState, StateRole, Storage};
+use std::sync::Arc;
+
+/// Ticks between refreshes of what a leader shows of its followers.
+const FOLLOWERS_EVERY: Tick = 10;
+
+/// Leadership of one group.
+#[derive(Default)]
+pub(super) struct Leading {
+    /// As told by the core last.
+    soft: SoftState,
+    /// Who waits for a transfer: to whom, until when.
+    transfer: Option<(NodeId, Tick, Arc<dyn AdminSlot>)>,
+    /// On a leader: how the others stand; refreshed every `FOLLOWERS_EVERY` ticks.
+    followers: Vec<FollowerStatus>,
+    /// When to refresh them.
+    refresh_at: Tick,
+    /// When disks may be named (again).
+    pub(super) name_disks_at: Tick,
+}
+
+impl Leading {
+    /// What all followers that were heard of lately have, as far as looked at.
+    pub(super) fn slowest_active(&self) -> Index {
+        let active = self.followers.iter().filter(|f| f.active).map(|f| f.matched);
+        active.min().unwrap_or(Index(u64::MAX))
+    }
+
+    pub(super) fn followers(&self) -> &[FollowerStatus] {
+        &self.followers
+    }
+}
+
+impl Replica {
+    /// The leader as far as known, with its node.
+    pub(super) fn leader_hint(&self) -> Option<LeaderHint> {
+        let status = self.raft.basic_status();
+        let node = self.machine.record.node_of(status.lead)?;
+        Some(LeaderHint { node, term: status.term })
+    }
+
+    /// Does this replica lead?
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.closed().is_none() && self.leading.soft.role == StateRole::Leader
+    }
+
+    /// Role and leader as told last: for gauges.
+    #[must_use]
+    pub fn soft_state(&self) -> SoftState {
+        self.leading.soft
+    }
+
+    pub(super) fn on_soft_state(&mut self, soft: SoftState, work: &mut Work) {
+        let before = std::mem::replace(&mut self.leading.soft, soft);
+        let led = before.role == StateRole::Leader;
+        if led && soft.role != StateRole::Leader {
+            self.proposals.set_give_up(Some(work.now + 2 * self.limits.election_ticks));
+            self.leading.followers.clear();
+        }
+        if soft.role == StateRole::Leader {
+            self.proposals.set_give_up(None);
+            self.leading.refresh_at = work.now;
+        }
+        if before.lead == soft.lead {
+            return;
+        }
+        if soft.lead != ReplicaId::NONE {
+            work.tally.leader_changes += 1;
+            self.reads.ask_again();
+        }
+        let node = self.machine.record.node_of(soft.lead);
+        work.events.push(Event::Leader { group: self.group, node, term: self.raft.basic_status().term });
+        if let (Some(node), true) = (node, soft.lead != self.id) {
+            self.end_transfer(Ok(AdminDone::Leader(node)));
+        }
+    }
+
+    /// Brings the outside's copy up to date.
+    pub(super) fn publish(&mut self, now: Tick) {
+        let status = self.raft.basic_status();
+        let refreshed = status.role == StateRole::Leader && now >= self.leading.refresh_at;
+        if refreshed {
+            self.leading.refresh_at = now + FOLLOWERS_EVERY;
+            self.leading.followers = self.look_at_followers();
+        }
+        let leader = self.leader_hint();
+        let record = &self.machine.record;
+        let transferring = record.node_of(status.transferee);
+        let (storage, applied) = (self.raft.storage(), self.machine.applied());
+        let followers = &self.leading.followers;
+        self.cell.with_status(|s| {
+            let BasicStatus { role, term, commit, last_index, .. } = status;
+            (s.role, s.term, s.commit, s.last, s.applied) = (role, term, commit, last_index, applied);
+            (s.leader, s.transferring) = (leader, transferring);
+            (s.first, s.log_bytes) = (storage.first_index(), storage.log_bytes());
+            if refreshed || (role != StateRole::Leader && !s.followers.is_empty()) {
+                s.followers.clone_from(followers);
+            }
+        });
+    }
+
+    /// The rarely changing half of the copy: configuration, replica map, generation.
+    pub(super) fn publish_shape(&mut self) {
+        let record = &self.machine.record;
+        self.cell.with_status(|s| {
+            s.conf_state.clone_from(&record.conf_state);
+            s.members.clone_from(&record.members);
+            s.generation = record.generation;
+        });
+    }
+
+    fn look_at_followers(&self) -> Vec<FollowerStatus> {
+        let look = |(replica, p): (ReplicaId, pontoon_raft::ProgressStatus)| FollowerStatus {
+            replica,
+            node: self.machine.record.node_of(replica),
+            matched: p.matched,
+            flow: p.state,
+            active: p.active,
+            learner: p.learner,
+        };
+        self.raft.status().progress.into_iter().filter(|p| p.0 != self.id).map(look).collect()
+    }
+
+    /// The voter that a leader would hand over to.
+    fn best_successor(&self) -> Option<ReplicaId> {
+        let fit = self.look_at_followers().into_iter().filter(|f| f.active && !f.learner && f.node.is_some());
+        fit.max_by_key(|f| (f.matched, std::cmp::Reverse(f.replica))).map(|f| f.replica)
+    }
+
+    /// Hands the leadership over, to whoever is most up to date if `to` is `None`.
+    pub fn transfer(&mut self, to: Option<NodeId>, done: Arc<dyn AdminSlot>, work: &Work) {
+        match self.transfer_target(to) {
+            Ok((target, node)) if target == self.id => done.done(Ok(AdminDone::Leader(node))),
+            Ok((target, node)) => {
+                self.end_transfer(Err(AdminError::Refused("another transfer took its place".into())));
+                self.raft.transfer_leader(work.now, target);
+                self.leading.transfer = Some((node, work.now + 2 * self.limits.election_ticks, done));
+            }
+            Err(e) => done.done(Err(e)),
+        }
+    }
+
+    fn transfer_target(&self, to: Option<NodeId>) -> Result<(ReplicaId, NodeId), AdminError> {
+        if let Some(closed) = self.closed() {
+            return Err(AdminError::Group(closed));
+        }
+        if self.raft.basic_status().role != StateRole::Leader {
+            return Err(AdminError::NotLeader { leader: self.leader_hint() });
+        }
+        let members = &self.machine.record.members;
+        let target = match to {
+            Some(node) => members.iter().find(|m| m.1 == node).map(|m| m.0),
+            None => self.best_successor(),
+        };
+        let target = target.filter(|t| self.machine.record.conf_state.is_voter(*t));
+        let node = target.and_then(|t| self.machine.record.node_of(t));
+        target.zip(node).ok_or_else(|| AdminError::Refused("no voter to hand over to".into()))
+    }
+
+    /// Offers the leadership to whoever is most up to date, without an answer to anybody (stalls, quarantine).
+    pub fn hand_over(&mut self, work: &Work) {
+        if self.raft.basic_status().role != StateRole::Leader {
+            return;
+        }
+        if let Some(target) = self.best_successor() {
+            self.raft.transfer_leader(work.now, target);
+        }
+    }
+
+    pub(super) fn transfer_deadline(&self) -> Tick {
+        self.leading.transfer.as_ref().map_or(Tick::MAX, |t| t.1)
+    }
+
+    pub(super) fn expire_transfer(&mut self, now: Tick) {
+        if self.transfer_deadline() <= now {
+            self.end_transfer(Err(AdminError::TimedOut));
+        }
+    }
+
+    pub(super) fn end_transfer(&mut self, result: Result<AdminDone, AdminError>) {
+        if let Some((_, _, done)) = self.leading.transfer.take() {
+            done.done(result);
+        }
+    }
+}

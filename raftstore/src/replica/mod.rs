@@ -1,0 +1,380 @@
+//! One group's copy on this node: the core, what waits on it, and what of its work is on its way.
+//!
+//! Each file has one subject and its own sub-struct: `propose`, `read`, `ready` (writes), `apply`, `membership`,
+//! `snapshot`, `truncate`, `lead` (leadership, status), `work` (what a turn collects).
+//! Leaves to others: threads, inboxes, disks and sockets. Events come in through `on_*`; work goes out into `Work`.
+//! Invariant: `RawNode::on_persisted` is called from `ready` only, for writes that the log writer reported durable.
+
+mod apply;
+mod lead;
+mod membership;
+mod propose;
+mod read;
+mod ready;
+mod snapshot;
+mod truncate;
+mod work;
+
+pub use work::{Letter, Limits, Work};
+
+use crate::env::{GroupOp, GroupWrite, PeerIdentity};
+use crate::error::{AdminError, GroupError, LifecycleError, Lost, ProposeError, ReadError};
+use crate::events::Event;
+use crate::ids::{GroupId, Incarnation, Index, LogPos, NodeId, PollerId, ReplicaId, Tick};
+use crate::log_cache::GroupStorage;
+use crate::proposal::{AdminSlot, Proposal, ReadRequest};
+use crate::router::GroupCell;
+use crate::task::{Fetched, GroupMessage, Newborn};
+use apply::Applying;
+use lead::Leading;
+use pontoon_raft::{Body, Config as CoreConfig, HardState, Message, RawNode, StartError};
+use propose::PendingProposals;
+use read::PendingReads;
+use ready::Writes;
+use snapshot::{Installing, Snapshots};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// May this replica go on?
+enum Phase {
+    /// Yes.
+    Running,
+    /// Yes, but its writes wait behind a snapshot install (boot.md 5).
+    Installing(Box<Installing>),
+    /// It stands still: messages are ignored, callers are told why.
+    Quarantined(String),
+    /// Its tombstone is being written.
+    Burying(Arc<dyn AdminSlot>),
+}
+
+/// One replica. Owned by one poller.
+pub struct Replica {
+    /// The group.
+    group: GroupId,
+    /// Own id.
+    id: ReplicaId,
+    /// The poller that owns it.
+    poller: PollerId,
+    /// Position before the group's first entry, and the digest that is told until that entry is applied (boot.md 3).
+    birth: (LogPos, u64),
+    /// The outside: status copy, read view.
+    cell: Arc<GroupCell>,
+    /// Bounds and times, the node's.
+    limits: Arc<Limits>,
+    /// The core.
+    raft: RawNode<GroupStorage>,
+    /// Callers' commands.
+    proposals: PendingProposals,
+    /// Callers' reads.
+    reads: PendingReads,
+    /// What was handed to the log writer and is not durable yet.
+    writes: Writes,
+    /// What the state machine has, and what was handed to it.
+    machine: Applying,
+    /// Snapshots built, sent, received.
+    snapshots: Snapshots,
+    /// Leadership as last seen, transfers, the status copy's upkeep.
+    leading: Leading,
+    /// May it go on?
+    phase: Phase,
+    /// Deadline in the poller's wheel; other alarms are stale.
+    pub armed: Tick,
+    /// Is it in the poller's list for this turn?
+    pub touched: bool,
+}
+
+/// What a replica is given at birth besides the newborn itself.
+pub struct Surroundings<'a> {
+    /// The outside, registered with the router.
+    pub cell: Arc<GroupCell>,
+    /// Bounds and times.
+    pub limits: Arc<Limits>,
+    /// The owner.
+    pub poller: PollerId,
+    /// Random per start of the node: makes read contexts unique.
+    pub boot_nonce: u64,
+    /// For the budget and the time.
+    pub work: &'a Work,
+}
+
+impl Replica {
+    /// Takes over what boot or creation prepared. `Err`: the stored state contradicts itself; quarantine it.
+    pub fn adopt(newborn: Newborn, around: Surroundings<'_>) -> Result<Replica, StartError> {
+        let Newborn { stored, record, tail, seed, campaign: _ } = newborn;
+        let Surroundings { cell, limits, poller, boot_nonce, work } = around;
+        // The machine's database flushes by itself, so the commit on disk may lag behind it (boot.md 4).
+        let commit = stored.hard_state.commit.max(record.applied.index);
+        let hard_state = HardState { commit, ..stored.hard_state };
+        let storage = GroupStorage::new(&stored, hard_state, record.conf_state.clone(), tail, work.budget.clone());
+        let config = core_config(&limits, stored.replica, record.applied.index, seed);
+        let raft = RawNode::new(&config, storage, work.now)?;
+        let mut replica = Replica {
+            group: stored.group,
+            id: stored.replica,
+            poller,
+            birth: (stored.creation.birth, stored.creation.digest),
+            cell,
+            limits,
+            raft,
+            proposals: PendingProposals::default(),
+            reads: PendingReads::new(boot_nonce),
+            writes: Writes::default(),
+            machine: Applying::new(record, &stored.truncated),
+            snapshots: Snapshots::default(),
+            leading: Leading::default(),
+            phase: Phase::Running,
+            armed: Tick::MAX,
+            touched: false,
+        };
+        replica.publish_shape();
+        Ok(replica)
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Own id.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// A caller's command; appended with the turn's others in `settle`.
+    pub fn on_propose(&mut self, proposal: Proposal, work: &Work) {
+        match self.closed() {
+            None => self.proposals.stage(proposal),
+            Some(e) => {
+                work.budget.give_back(proposal.cost());
+                proposal.slot.fail(ProposeError::Group(e));
+            }
+        }
+    }
+
+    /// A caller's read; asked with the turn's others in `settle`.
+    pub fn on_read(&mut self, read: ReadRequest, work: &Work) {
+        work.budget.give_back(ReadRequest::COST);
+        match self.closed() {
+            None => self.reads.join(read.slot, work.now + 2 * self.limits.election_ticks),
+            Some(e) => read.slot.fail(ReadError::Group(e)),
+        }
+    }
+
+    /// A peer's message. What the replica map forbids is dropped, what proves lost data quarantines.
+    pub fn on_message(&mut self, from: PeerIdentity, message: GroupMessage, work: &mut Work) {
+        if let Err(reason) = self.admits(from, &message) {
+            work.refused(reason);
+            return;
+        }
+        // Contents of snapshots come on their own lane; the message comes with them (`on_received`).
+        if matches!(message.message.body, Body::Snap { .. }) {
+            work.refused("snapshot_without_contents");
+            return;
+        }
+        self.step(message.message, work);
+    }
+
+    fn step(&mut self, message: Message, work: &mut Work) {
+        match self.raft.step(work.now, message) {
+            Ok(()) => {}
+            Err(e) if e.is_corruption() => self.quarantine(e.to_string(), work),
+            Err(_) => work.refused("not_stepped"),
+        }
+    }
+
+    /// Law 8: older replica ids, removed replicas and wrong disks are refused; unknown senders are stepped.
+    fn admits(&self, from: PeerIdentity, message: &GroupMessage) -> Result<(), &'static str> {
+        let m = &message.message;
+        if self.closed().is_some() {
+            return Err("stopped_replica");
+        }
+        if m.to != self.id {
+            return Err("stale_replica");
+        }
+        if message.epoch != 0 {
+            return Err("stale_epoch");
+        }
+        if message.birth != 0 && message.birth != self.birth.1 {
+            return Err("other_birth");
+        }
+        let record = &self.machine.record;
+        match record.members.iter().find(|member| member.0 == m.from) {
+            Some((_, node, _)) if *node != from.node => Err("wrong_node"),
+            Some((_, _, disk)) if *disk != Incarnation(0) && *disk != from.incarnation => Err("wrong_disk"),
+            None if m.from < record.next_replica => Err("removed_replica"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The network lost what was sent to a replica of this group.
+    pub fn on_unreachable(&mut self, peer: ReplicaId, work: &Work) {
+        if self.closed().is_none() {
+            self.raft.report_unreachable(work.now, peer);
+        }
+    }
+
+    /// A whole node cannot be reached. False: no replica of this group is there.
+    pub fn on_node_unreachable(&mut self, node: NodeId, work: &Work) -> bool {
+        let found = self.machine.record.members.iter().find(|m| m.1 == node).map(|m| m.0);
+        if let Some(peer) = found {
+            self.on_unreachable(peer, work);
+        }
+        found.is_some()
+    }
+
+    /// Entries that the core asked for are here, or the log begins later now (then the core sends a snapshot).
+    pub fn on_fetched(&mut self, fetched: Fetched, work: &mut Work) {
+        use crate::env::ReadLogError;
+        if self.closed().is_some() {
+            return;
+        }
+        match fetched.entries {
+            Ok(entries) => self.raft.storage_mut().lend(fetched.follower, entries),
+            Err(ReadLogError::Truncated { .. }) => {}
+            Err(ReadLogError::Poisoned) => return,
+            Err(e) => return self.quarantine(e.to_string(), work),
+        }
+        self.raft.resume_append(work.now, fetched.follower);
+    }
+
+    /// A deadline passed.
+    pub fn on_tick(&mut self, work: &mut Work) {
+        if self.closed().is_some() {
+            return;
+        }
+        self.raft.tick(work.now);
+        self.reads.expire(work.now);
+        self.proposals.expire(work.now);
+        self.expire_transfer(work.now);
+    }
+
+    /// When `on_tick` must be called next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Tick {
+        if self.closed().is_some() {
+            return Tick::MAX;
+        }
+        let own = self.reads.deadline().min(self.proposals.deadline()).min(self.transfer_deadline());
+        self.raft.next_deadline().min(own)
+    }
+
+    /// Campaigns at once.
+    pub fn campaign(&mut self, work: &Work) {
+        if self.closed().is_none() {
+            self.raft.campaign(work.now);
+        }
+    }
+
+    /// The end of a turn in which something happened here: what was gathered goes in, work comes out.
+    /// Returns whether the core has more.
+    pub fn settle(&mut self, disks: &BTreeMap<NodeId, Incarnation>, work: &mut Work) -> bool {
+        if self.closed().is_some() {
+            return false;
+        }
+        self.append_staged(work);
+        self.ask_joined(work);
+        self.fill_in_disks(disks, work);
+        self.take_ready(work);
+        self.drop_unused_snapshot(work);
+        self.hand_out_fetches(work);
+        self.want_snapshot(work);
+        self.publish(work.now);
+        self.closed().is_none() && (self.raft.has_ready() || self.reads.wants_round())
+    }
+
+    fn hand_out_fetches(&mut self, work: &mut Work) {
+        self.raft.storage_mut().clear_loans();
+        for fetch in self.raft.take_fetches() {
+            work.letters.push(Letter::fetch(self.poller, self.group, fetch));
+        }
+    }
+
+    /// Stops this replica; the node goes on. Waiters are told, leadership is offered to whoever is most up to date.
+    pub fn quarantine(&mut self, why: String, work: &mut Work) {
+        if self.closed().is_some() {
+            return;
+        }
+        self.hand_over(work);
+        if self.is_leader() && self.raft.has_ready() {
+            // The order to campaign leaves; nothing of the rest is promised to anybody.
+            let last_words = self.raft.ready().messages;
+            self.send_all(last_words, work);
+        }
+        self.fail_waiters(&GroupError::Quarantined(why.clone()), work);
+        self.cell.with_status(|s| s.quarantined = Some(why.clone()));
+        work.events.push(Event::Quarantined { group: self.group, why: why.clone() });
+        self.phase = Phase::Quarantined(why);
+    }
+
+    /// Destroys this replica: the tombstone first, then everything else (`ready`).
+    pub fn bury(&mut self, done: Arc<dyn AdminSlot>, work: &mut Work) {
+        if matches!(self.phase, Phase::Burying(_)) {
+            return done.done(Err(AdminError::Group(GroupError::Destroyed(self.group))));
+        }
+        self.fail_waiters(&GroupError::Destroyed(self.group), work);
+        let next_replica = self.machine.record.next_replica.max(ReplicaId(self.id.0 + 1));
+        work.write(GroupWrite { group: self.group, replica: self.id, op: GroupOp::Destroy { next_replica } }, true);
+        self.writes.bury(work.seq, next_replica);
+        self.phase = Phase::Burying(done);
+    }
+
+    /// Answers everybody: the replica stops. What was appended may still commit elsewhere (law 6).
+    pub fn fail_waiters(&mut self, why: &GroupError, work: &Work) {
+        self.proposals.fail_staged(&ProposeError::Group(why.clone()), &work.budget);
+        self.proposals.fail_appended(Lost::ReplicaStopped);
+        self.reads.fail_all(&ReadError::Group(why.clone()));
+        self.end_transfer(Err(AdminError::Group(why.clone())));
+        self.snapshots.fail_waiters(&AdminError::Group(why.clone()));
+    }
+
+    /// The node stops: a commit that was not worth a write of its own goes out now.
+    pub fn on_stop(&mut self, work: &mut Work) {
+        self.fail_waiters(&GroupError::ShuttingDown, work);
+        if matches!(self.phase, Phase::Running) {
+            self.write_lazy_commit(work);
+        }
+    }
+
+    /// Why nobody is served here, if so.
+    fn closed(&self) -> Option<GroupError> {
+        match &self.phase {
+            Phase::Running | Phase::Installing(_) => None,
+            Phase::Quarantined(why) => Some(GroupError::Quarantined(why.clone())),
+            Phase::Burying(_) => Some(GroupError::Destroyed(self.group)),
+        }
+    }
+}
+
+/// For creations that find the group buried meanwhile.
+impl From<AdminError> for LifecycleError {
+    fn from(e: AdminError) -> LifecycleError {
+        match e {
+            AdminError::Group(g) => LifecycleError::Group(g),
+            other => LifecycleError::BadSpec(other.to_string()),
+        }
+    }
+}
+
+fn core_config(limits: &Limits, id: ReplicaId, applied: Index, seed: u64) -> CoreConfig {
+    CoreConfig {
+        id,
+        election_tick: limits.election_ticks,
+        heartbeat_tick: limits.heartbeat_ticks,
+        applied,
+        max_size_per_msg: limits.max_append_bytes,
+        max_committed_size_per_ready: limits.max_apply_bytes,
+        max_uncommitted_size: limits.group_inflight_bytes,
+        max_inflight_msgs: limits.max_inflight,
+        max_inflight_bytes: 0,
+        check_quorum: true,
+        pre_vote: true,
+        disable_proposal_forwarding: true,
+        step_down_on_removal: true,
+        strict: true,
+        async_storage_writes: true,
+        seed,
+        ..CoreConfig::default()
+    }
+}

@@ -1,0 +1,201 @@
+//! From `Ready` to the turn's work, and from durable writes back to the core.
+//!
+//! Leaves to others: the write (log writer), snapshot installs (`snapshot`), applying (`apply`).
+//! Invariant: messages of a `Ready` leave at once (the core holds back what promises durability); `on_persisted` is
+//! called for what a completed write contained and for everything before it, never else.
+//! Invariant: a hard state that changes only the commit is written with or before the group's next write (law 1).
+
+use super::{Letter, Phase, Replica, Work};
+use crate::env::{GroupOp, GroupWrite, Truncation};
+use crate::ids::{BatchSeq, LogPos, ReplicaId};
+use crate::log_cache::weight;
+use crate::proposal::AdminDone;
+use crate::task::GroupMessage;
+use pontoon_raft::{Body, ConfState, Entry, HardState, Message, Ready, ReadyNumber};
+use std::collections::VecDeque;
+
+/// What one write of this replica contains.
+enum Write {
+    /// A `Ready`'s entries and hard state.
+    Ready { number: ReadyNumber, entries: Vec<Entry> },
+    /// The intent of a snapshot install.
+    Intent,
+    /// The record of a finished install: the log is empty behind it.
+    Install { at: Truncation },
+    /// The tombstone.
+    Tombstone { next_replica: ReplicaId },
+}
+
+/// What was handed to the log writer and is not durable yet.
+#[derive(Default)]
+pub(super) struct Writes {
+    /// In the order written. Invariant: batch numbers never fall.
+    queue: VecDeque<(BatchSeq, Write)>,
+    /// A newer commit that was not worth a write of its own.
+    lazy: Option<HardState>,
+}
+
+impl Writes {
+    /// Does the log stand before an install that is on its way?
+    pub(super) fn has_install(&self) -> bool {
+        self.queue.iter().any(|w| matches!(w.1, Write::Install { .. }))
+    }
+
+    pub(super) fn bury(&mut self, seq: BatchSeq, next_replica: ReplicaId) {
+        self.queue.push_back((seq, Write::Tombstone { next_replica }));
+    }
+
+    pub(super) fn intend(&mut self, seq: BatchSeq) {
+        self.queue.push_back((seq, Write::Intent));
+    }
+
+    pub(super) fn install(&mut self, seq: BatchSeq, pos: LogPos, conf_state: ConfState) {
+        // The install's own hard state is newer than any that was put off.
+        self.lazy = None;
+        self.queue.push_back((seq, Write::Install { at: Truncation { pos, conf_state } }));
+    }
+}
+
+/// The part of a `Ready` that is written.
+pub(super) struct ToWrite {
+    pub(super) number: ReadyNumber,
+    pub(super) entries: Vec<Entry>,
+    pub(super) hard_state: Option<HardState>,
+    pub(super) must_sync: bool,
+    pub(super) awaits_persist: bool,
+}
+
+impl Replica {
+    /// Takes what the core has and turns it into work.
+    pub(super) fn take_ready(&mut self, work: &mut Work) {
+        if !self.raft.has_ready() {
+            return;
+        }
+        let ready = self.raft.ready();
+        let Ready { number, soft_state, hard_state, entries, snapshot, committed_entries, .. } = ready;
+        if let Some(soft) = soft_state {
+            self.on_soft_state(soft, work);
+        }
+        self.send_all(ready.messages, work);
+        self.on_read_states(ready.read_states, &ready.dropped_reads);
+        let (must_sync, awaits_persist) = (ready.must_sync, ready.awaits_persist);
+        let write = ToWrite { number, entries, hard_state, must_sync, awaits_persist };
+        if let Some(first) = write.entries.first() {
+            self.proposals.overwritten(first.index, first.term);
+        }
+        match snapshot {
+            Some(snapshot) => self.begin_install(snapshot, write, work),
+            None => self.write(write, work),
+        }
+        self.hand_to_machine(committed_entries, work);
+    }
+
+    /// Puts a `Ready`'s state into the batch, or behind the install that it has to wait for.
+    pub(super) fn write(&mut self, write: ToWrite, work: &mut Work) {
+        work.budget.take(write.entries.iter().map(weight).sum());
+        match &mut self.phase {
+            Phase::Installing(install) => install.held.push(write),
+            _ => self.write_now(write, work),
+        }
+    }
+
+    /// Same, with the entries charged to the budget already.
+    pub(super) fn write_now(&mut self, write: ToWrite, work: &mut Work) {
+        let ToWrite { number, entries, hard_state, must_sync, awaits_persist } = write;
+        if let Some(hs) = hard_state {
+            self.writes.lazy = Some(hs);
+        }
+        if must_sync || !entries.is_empty() {
+            let hard_state = self.writes.lazy.take();
+            work.tally.entries += entries.len() as u64;
+            self.put(GroupOp::Append { entries: entries.clone(), hard_state }, true, work);
+            self.writes.queue.push_back((work.seq, Write::Ready { number, entries }));
+        } else if awaits_persist {
+            // Nothing of its own to write: it is persisted with what went before.
+            match self.writes.queue.back().map(|w| w.0) {
+                Some(seq) => self.writes.queue.push_back((seq, Write::Ready { number, entries })),
+                None => self.persisted(number, work),
+            }
+        }
+    }
+
+    /// Writes a commit that was put off, because something else of this replica is written now.
+    pub(super) fn write_lazy_commit(&mut self, work: &mut Work) {
+        if let Some(hard_state) = self.writes.lazy.take() {
+            self.put(GroupOp::Append { entries: Vec::new(), hard_state: Some(hard_state) }, false, work);
+        }
+    }
+
+    pub(super) fn put(&self, op: GroupOp, sync: bool, work: &mut Work) {
+        work.write(GroupWrite { group: self.group, replica: self.id, op }, sync);
+    }
+
+    /// The log writer is done with this batch of the poller and all before. Returns whether anything was waited for.
+    pub fn on_persisted(&mut self, upto: BatchSeq, work: &mut Work) -> bool {
+        let mut last = None;
+        let mut any = false;
+        while self.writes.queue.front().is_some_and(|w| w.0 <= upto) {
+            let (_, write) = self.writes.queue.pop_front().expect("looked at it");
+            any = true;
+            match write {
+                Write::Ready { number, entries } => {
+                    self.raft.storage_mut().append(entries);
+                    last = Some(number);
+                }
+                Write::Intent => self.on_intent_durable(work),
+                Write::Install { at } => self.raft.storage_mut().install(at),
+                Write::Tombstone { next_replica } => self.on_buried(next_replica, work),
+            }
+        }
+        if let (Some(number), None) = (last, self.closed()) {
+            self.persisted(number, work);
+        }
+        any
+    }
+
+    fn persisted(&mut self, number: ReadyNumber, work: &mut Work) {
+        let mut released = Vec::new();
+        self.raft.on_persisted(work.now, number, &mut released);
+        self.send_all(released, work);
+    }
+
+    /// Sends to wherever the replica map says that the receivers are.
+    pub(super) fn send_all(&mut self, messages: Vec<Message>, work: &mut Work) {
+        let first_applied = self.machine.applied() > self.birth.0.index;
+        let birth = if first_applied { 0 } else { self.birth.1 };
+        for message in messages {
+            let Some(to) = self.machine.record.node_of(message.to) else { continue };
+            if work.silent && matches!(message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. }) {
+                continue;
+            }
+            let message = GroupMessage { group: self.group, epoch: 0, birth, message };
+            if matches!(message.message.body, Body::Snap { .. }) {
+                self.send_snapshot(to, message, work);
+            } else {
+                work.outbox.push(to, &message);
+            }
+        }
+    }
+
+    fn on_buried(&mut self, next_replica: ReplicaId, work: &mut Work) {
+        work.letters.push(Letter::Gone(self.group));
+        if let Phase::Burying(done) = &self.phase {
+            done.done(Ok(AdminDone::Buried(next_replica)));
+        }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let charged = |write: &Write| match write {
+            Write::Ready { entries, .. } => entries.iter().map(weight).sum(),
+            _ => 0_u64,
+        };
+        let held = match &self.phase {
+            Phase::Installing(i) => i.held.iter().flat_map(|w| &w.entries).map(weight).sum(),
+            _ => 0_u64,
+        };
+        let queued: u64 = self.writes.queue.iter().map(|w| charged(&w.1)).sum();
+        self.raft.storage().budget().give_back(queued + held);
+    }
+}

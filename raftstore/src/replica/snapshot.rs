@@ -1,0 +1,218 @@
+//! Snapshots of one replica: wanted, built, sent; received and installed (boot.md 5).
+//!
+//! Leaves to others: contents (snapshotter), restoring (applier), when a follower needs one (the core).
+//! Install: intent durable -> restore -> record durable -> ack. The hard state of the `Ready` that carried the snapshot
+//! is written with the record, never earlier; later `Ready`s wait behind it (their immediate messages do not).
+//! Invariant: a spool belongs to exactly one of `received`, the install, the storage's shelf; all else is dropped.
+
+use super::ready::ToWrite;
+use super::{Letter, Phase, Replica, Work};
+use crate::codec::ReplicaRecord;
+use crate::env::{GroupOp, Install, PeerIdentity, Reader};
+use crate::error::AdminError;
+use crate::ids::{Generation, NodeId, ReplicaId, SpoolId, Tick};
+use crate::proposal::{AdminDone, AdminSlot};
+use crate::task::{ApplierMsg, GroupMessage, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
+use pontoon_raft::{Body, HardState, Snapshot};
+use std::sync::Arc;
+
+/// Ticks after which a build that nobody reported on is asked for again.
+const BUILD_PATIENCE: Tick = 600;
+
+/// Snapshots of one replica, built and received.
+#[derive(Default)]
+pub(super) struct Snapshots {
+    /// One is being built to be sent; asked for again after this tick.
+    building_until: Option<Tick>,
+    /// Streams on their way.
+    sends: usize,
+    /// Arrived and verified; the core has been told in this turn.
+    received: Option<Box<Spooled>>,
+    /// Who asked for one.
+    waiters: Vec<Arc<dyn AdminSlot>>,
+}
+
+impl Snapshots {
+    pub(super) fn fail_waiters(&mut self, why: &AdminError) {
+        self.waiters.drain(..).for_each(|w| w.done(Err(why.clone())));
+    }
+}
+
+/// An install on its way.
+pub(super) struct Installing {
+    /// What is installed.
+    install: Install,
+    /// Its contents.
+    spool: SpoolId,
+    /// Of the `Ready` that carried it.
+    hard_state: HardState,
+    /// `Ready`s that wait behind it, its own first.
+    pub(super) held: Vec<ToWrite>,
+}
+
+impl Replica {
+    /// The core wants a snapshot for a follower and none stands ready.
+    pub(super) fn want_snapshot(&mut self, work: &mut Work) {
+        if !self.raft.storage_mut().take_snapshot_wanted() {
+            return;
+        }
+        if self.snapshots.building_until.is_some_and(|until| work.now < until) || self.snapshots.sends > 0 {
+            return;
+        }
+        self.drop_shelf(work);
+        self.snapshots.building_until = Some(work.now + BUILD_PATIENCE);
+        self.ask_for_snapshot(SnapshotPurpose::Send, work);
+    }
+
+    fn ask_for_snapshot(&self, purpose: SnapshotPurpose, work: &mut Work) {
+        let letter = ApplierMsg::Snapshot { group: self.group, purpose };
+        work.letters.push(Letter::Applier(self.group, letter));
+    }
+
+    /// A caller asks for one.
+    pub fn snapshot_now(&mut self, done: Arc<dyn AdminSlot>, work: &mut Work) {
+        if let Some(closed) = self.closed() {
+            return done.done(Err(AdminError::Group(closed)));
+        }
+        self.snapshots.waiters.push(done);
+        self.ask_for_snapshot(SnapshotPurpose::Keep, work);
+    }
+
+    /// Something happened to a snapshot of this group.
+    pub fn on_snapshot(&mut self, event: SnapshotEvent, work: &mut Work) {
+        match event {
+            SnapshotEvent::Built { purpose: SnapshotPurpose::Send, result, .. } => self.on_built(result, work),
+            SnapshotEvent::Built { result, .. } => {
+                let result = result.map(|s| AdminDone::Snapshot(s.meta.pos())).map_err(AdminError::Refused);
+                self.snapshots.waiters.drain(..).for_each(|w| w.done(result.clone()));
+            }
+            SnapshotEvent::Sent { to, ok, .. } => self.on_sent(to, ok, work),
+            SnapshotEvent::Received { from, message, spooled } => self.on_received(from, *message, spooled, work),
+        }
+    }
+
+    fn on_built(&mut self, result: Result<Box<Spooled>, String>, work: &mut Work) {
+        self.snapshots.building_until = None;
+        let Ok(spooled) = result else { return };
+        if self.closed().is_some() {
+            return drop_spool(spooled.spool, work);
+        }
+        // The core asks again when the follower answers a heartbeat.
+        if let Some(old) = self.raft.storage_mut().set_spooled(Some(spooled)) {
+            drop_spool(old.spool, work);
+        }
+    }
+
+    /// Streams the shelf's snapshot, and the core's message with it.
+    pub(super) fn send_snapshot(&mut self, to: NodeId, message: GroupMessage, work: &mut Work) {
+        let Some(spooled) = self.raft.storage().spooled().cloned() else {
+            return self.raft.report_snapshot(work.now, message.message.to, false);
+        };
+        self.snapshots.sends += 1;
+        work.letters.push(Letter::Snapshotter(SnapshotTask::Send {
+            poller: self.poller,
+            to,
+            message: Box::new(message),
+            spooled: Box::new(spooled),
+        }));
+    }
+
+    fn on_sent(&mut self, to: ReplicaId, ok: bool, work: &mut Work) {
+        self.snapshots.sends = self.snapshots.sends.saturating_sub(1);
+        if self.closed().is_none() {
+            self.raft.report_snapshot(work.now, to, ok);
+        }
+        if self.snapshots.sends == 0 {
+            self.drop_shelf(work);
+        }
+    }
+
+    fn drop_shelf(&mut self, work: &mut Work) {
+        if let Some(old) = self.raft.storage_mut().set_spooled(None) {
+            drop_spool(old.spool, work);
+        }
+    }
+
+    /// A snapshot arrived whole and verified: the core judges its message.
+    fn on_received(&mut self, from: PeerIdentity, message: GroupMessage, spooled: Box<Spooled>, work: &mut Work) {
+        let fits = match &message.message.body {
+            Body::Snap { snapshot } => snapshot.meta == spooled.meta,
+            _ => false,
+        };
+        if !fits || !matches!(self.phase, Phase::Running) || self.admits(from, &message).is_err() {
+            work.refused("snapshot_not_wanted");
+            return drop_spool(spooled.spool, work);
+        }
+        if let Some(older) = self.snapshots.received.replace(spooled) {
+            drop_spool(older.spool, work);
+        }
+        self.step(message.message, work);
+    }
+
+    /// The core did not take what arrived: it has that already.
+    pub(super) fn drop_unused_snapshot(&mut self, work: &mut Work) {
+        if let Some(unused) = self.snapshots.received.take() {
+            drop_spool(unused.spool, work);
+        }
+    }
+
+    /// Step 2: the intent, synced. Nothing of this `Ready` is written before the record.
+    pub(super) fn begin_install(&mut self, snapshot: Snapshot, write: ToWrite, work: &mut Work) {
+        let received = self.snapshots.received.take().filter(|r| r.meta == snapshot.meta);
+        let (Some(received), Some(hard_state)) = (received, write.hard_state) else {
+            return self.quarantine("a snapshot was taken over whose contents never arrived".into(), work);
+        };
+        let generation = Generation(self.machine.record.generation.0 + 1);
+        let record = match ReplicaRecord::decode(received.record.clone()) {
+            Ok(r) if r.group == self.group => ReplicaRecord { replica: self.id, generation, ..r },
+            Ok(_) => return self.quarantine("a snapshot's record names another group".into(), work),
+            Err(e) => return self.quarantine(e.to_string(), work),
+        };
+        let conf_state = snapshot.meta.conf_state.clone();
+        let install = Install { pos: snapshot.meta.pos(), conf_state, record: record.encode(), generation };
+        self.write_lazy_commit(work);
+        self.put(GroupOp::Intent(Box::new(install.clone())), true, work);
+        self.writes.intend(work.seq);
+        let held = Vec::new();
+        let installing = Installing { install, spool: received.spool, hard_state, held };
+        self.phase = Phase::Installing(Box::new(installing));
+        // Its own number and entries wait like those of later ones; its hard state goes into the record.
+        self.write(ToWrite { hard_state: None, awaits_persist: true, ..write }, work);
+    }
+
+    /// Step 3: the machine takes the contents over.
+    pub(super) fn on_intent_durable(&mut self, work: &mut Work) {
+        let Phase::Installing(i) = &self.phase else { return };
+        let letter = ApplierMsg::Restore {
+            group: self.group,
+            replica: self.id,
+            install: Box::new(i.install.clone()),
+            spool: i.spool,
+        };
+        work.letters.push(Letter::Applier(self.group, letter));
+    }
+
+    /// Step 4: the record, synced, and what waited behind it. The ack leaves when that is durable.
+    pub(super) fn on_restored(&mut self, install: Install, reader: Reader, work: &mut Work) {
+        let same = matches!(&self.phase, Phase::Installing(i) if i.install == install);
+        if !same {
+            return;
+        }
+        let record = match ReplicaRecord::decode(install.record.clone()) {
+            Ok(record) => record,
+            Err(e) => return self.quarantine(e.to_string(), work),
+        };
+        let Phase::Installing(done) = std::mem::replace(&mut self.phase, Phase::Running) else { return };
+        self.reset_machine(&install, record, reader, work);
+        drop_spool(done.spool, work);
+        self.writes.install(work.seq, install.pos, install.conf_state.clone());
+        self.put(GroupOp::Install { install: Box::new(install), hard_state: done.hard_state }, true, work);
+        for held in done.held {
+            self.write_now(held, work);
+        }
+    }
+}
+
+fn drop_spool(spool: SpoolId, work: &mut Work) {
+    work.letters.push(Letter::Snapshotter(SnapshotTask::Drop(spool)));
+}

@@ -1,0 +1,65 @@
+//! Truncation of the local log: behind what the machine has made durable, and what followers still need.
+//!
+//! Leaves to others: learning what is durable (durability), dropping the records (the log store).
+//! Invariant: nothing above the machine's durable position is ever dropped (law 5); followers are a courtesy that ends
+//! at `log_keep` bytes a group and at a node-wide sum, then the laggard gets a snapshot.
+
+use super::{Phase, Replica, Work};
+use crate::env::{GroupOp, Truncation};
+use crate::ids::{Index, LogPos};
+use pontoon_raft::{FlowState, StateRole};
+
+/// The node-wide sum of kept log, in units of `log_keep`.
+const NODE_KEEPS: u64 = 16;
+/// A log is left alone below this part of what may be kept.
+const WORTH: u64 = 8;
+
+impl Replica {
+    /// Drops what nobody needs, if it is worth a write. `groups`: replicas on this node.
+    pub fn truncate(&mut self, groups: u64, work: &mut Work) {
+        if !matches!(self.phase, Phase::Running) || self.writes.has_install() {
+            return;
+        }
+        let log_keep = self.limits.log_keep;
+        let keep = log_keep.min(log_keep.saturating_mul(NODE_KEEPS) / groups.max(1)).max(1 << 10);
+        let Some(upto) = self.droppable(keep) else { return };
+        let (Some(term), Some(conf)) = (self.stored_term(upto), self.machine.conf_at(upto)) else { return };
+        let truncation = Truncation { pos: LogPos::new(term, upto), conf_state: conf.clone() };
+        self.write_lazy_commit(work);
+        self.put(GroupOp::Truncate(truncation.clone()), false, work);
+        self.machine.forget_confs(upto);
+        self.raft.storage_mut().truncate(truncation);
+    }
+
+    /// The last index that may go.
+    fn droppable(&self, keep: u64) -> Option<Index> {
+        let storage = self.raft.storage();
+        let first = storage.truncated().pos.index;
+        let bytes = storage.log_bytes();
+        let durable = self.machine.durable.index;
+        if bytes < keep / WORTH || durable <= first {
+            return None;
+        }
+        if bytes > keep {
+            return Some(durable);
+        }
+        // A tail stays for followers that a later leader may find lagging.
+        let entries = first.lag_to(self.machine.applied()).max(1);
+        let tail = (keep / 4).saturating_mul(entries) / bytes.max(1);
+        let tail_start = Index(self.machine.applied().0.saturating_sub(tail));
+        let upto = durable.min(self.needed_by_followers()).min(tail_start);
+        // A tenth of the log at least, or it is not worth a record.
+        (first.lag_to(upto) > entries / 10).then_some(upto)
+    }
+
+    /// What every follower heard of lately has, and the snapshot on its way.
+    fn needed_by_followers(&self) -> Index {
+        if self.raft.basic_status().role != StateRole::Leader {
+            return Index(u64::MAX);
+        }
+        let shelf = self.raft.storage().spooled().map_or(Index(u64::MAX), |s| s.meta.index);
+        let fed = |f: &&crate::group_status::FollowerStatus| f.active && f.flow != FlowState::Snapshot;
+        let matched = self.leading.followers().iter().filter(fed).map(|f| f.matched).min();
+        matched.unwrap_or(Index(u64::MAX)).min(shelf)
+    }
+}
