@@ -18,6 +18,7 @@ pub mod group_spec;
 pub mod group_status;
 mod guard;
 pub mod health;
+pub mod identity;
 pub mod ids;
 pub mod inbox;
 pub mod ledger;

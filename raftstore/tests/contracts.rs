@@ -1,5 +1,5 @@
 //! The contract suites on the in-memory twins. The adapters run the same suites in their own crates.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use bytes::Bytes;
 use parking_lot::Mutex;
