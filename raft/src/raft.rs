@@ -391,7 +391,8 @@ impl<S: Storage> Raft<S> {
     /// Everything up to `last` was durable when that write was handed out in `term`, and `snapshot` installed.
     pub(crate) fn on_append_done(&mut self, term: Term, last: LogPos, snapshot: Option<Index>) {
         if last.index != Index::NONE {
-            if term == self.term {
+            // A write of term 0 (only after a bootstrap by snapshot) counts always, as local messages do.
+            if term == self.term || term == Term::NONE {
                 self.on_stable(last);
             } else {
                 let own = self.term;

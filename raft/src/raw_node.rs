@@ -144,8 +144,12 @@ impl<S: Storage> RawNode<S> {
         self.raft.apply_conf_change(cc)
     }
 
-    /// Starts an election.
+    /// Starts an election. Ignored while this replica supports a leader's read lease (`strict`): it would vote for itself.
     pub fn campaign(&mut self, now: Tick) {
+        self.raft.set_now(now);
+        if self.raft.config.strict && self.raft.supports_lease() {
+            return;
+        }
         self.local_event(now, ReplicaId::NONE, Body::Hup);
     }
 
@@ -363,5 +367,18 @@ impl<S: Storage> RawNode<S> {
     pub fn on_applied(&mut self, now: Tick, upto: Index) {
         self.raft.set_now(now);
         self.raft.on_applied(upto);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem_storage::MemStorage;
+
+    /// An idle replica must stay small: a node hosts many thousands.
+    #[test]
+    fn a_replica_is_small() {
+        let own = size_of::<RawNode<MemStorage>>() - size_of::<MemStorage>();
+        assert!(own <= 1024, "{own} bytes without storage");
     }
 }

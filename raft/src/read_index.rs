@@ -1,13 +1,14 @@
 //! Linearizable reads (thesis 6.4): which index must be applied before a read may be served.
 //!
 //! Leaves to others: serving the read (the driver). A request is known by its position in this leadership,
-//! never by the caller's context (S24).
-//! Invariant: positions in `open` are consecutive and end at `newest`; both lists are bounded by `MAX_READS`.
+//! never by the caller's context (S24). The lease is the thesis' one (6.4.1): it runs from when a round of heartbeats
+//! was *sent* that a quorum answered; the original's runs from its last check, up to an election timeout too long.
+//! Invariant: positions rise along `open` and `rounds`, none above `newest`; reads are bounded by `MAX_READS`.
 
 use crate::config::ReadMode;
 use crate::entry::Entry;
 use crate::error::StepError;
-use crate::ids::{Index, ReplicaId};
+use crate::ids::{Index, ReplicaId, Tick};
 use crate::message::Body;
 use crate::raft::Raft;
 use crate::ready::ReadState;
@@ -18,15 +19,24 @@ use std::collections::VecDeque;
 /// Reads that a leader lets wait; more are refused.
 pub(crate) const MAX_READS: usize = 4096;
 
+/// Rounds of heartbeats that may be unanswered; older ones are forgotten.
+const MAX_ROUNDS: usize = 64;
+
 /// A leader's reads.
 #[derive(Debug, Default)]
 pub(crate) struct ReadQueue {
-    /// Position of the last request that waits or waited for a quorum; counts from 1.
+    /// Position of the last request or round; counts from 1.
     newest: u64,
     /// Wait for a quorum to confirm the leadership, oldest first.
-    open: VecDeque<(Read, Index)>,
+    open: VecDeque<(u64, Read, Index)>,
     /// Wait for the first commit of the own term (S23).
     waiting: Vec<Read>,
+    /// Lease mode: rounds of heartbeats that no quorum has answered yet, and when they were sent.
+    rounds: VecDeque<(u64, Tick)>,
+    /// Lease mode: when the youngest round was sent that a quorum has answered.
+    confirmed_at: Option<Tick>,
+    /// Somebody was told to take over in this term: his votes pass leases, so none holds any more.
+    lease_broken: bool,
 }
 
 /// One request.
@@ -39,9 +49,27 @@ struct Read {
 }
 
 impl ReadQueue {
-    /// What a heartbeat carries: the youngest open position, or nothing.
+    /// What a heartbeat carries: the youngest position if anything is open, or nothing.
     pub(crate) fn heartbeat_context(&self) -> Bytes {
-        if self.open.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.newest.to_le_bytes()) }
+        if self.open.is_empty() && self.rounds.is_empty() {
+            Bytes::new()
+        } else {
+            Bytes::copy_from_slice(&self.newest.to_le_bytes())
+        }
+    }
+
+    /// Lease mode: a round of heartbeats leaves now.
+    fn begin_round(&mut self, now: Tick) {
+        self.newest += 1;
+        if self.rounds.len() == MAX_ROUNDS {
+            self.rounds.pop_front();
+        }
+        self.rounds.push_back((self.newest, now));
+    }
+
+    /// No lease any more in this leadership.
+    pub(crate) fn break_lease(&mut self) {
+        self.lease_broken = true;
     }
 
     fn is_full(&self) -> bool {
@@ -50,8 +78,15 @@ impl ReadQueue {
 
     /// The oldest open request, if its position is confirmed.
     fn pop_confirmed(&mut self, confirmed: u64) -> Option<(Read, Index)> {
-        let oldest = self.newest - (self.open.len() as u64).saturating_sub(1);
-        if oldest <= confirmed { self.open.pop_front() } else { None }
+        let is_confirmed = self.open.front().is_some_and(|(position, ..)| *position <= confirmed);
+        if is_confirmed { self.open.pop_front().map(|(_, read, index)| (read, index)) } else { None }
+    }
+
+    fn confirm_rounds(&mut self, confirmed: u64) {
+        while let Some((_, sent)) = self.rounds.front().copied().filter(|(position, _)| *position <= confirmed) {
+            self.confirmed_at = Some(sent);
+            self.rounds.pop_front();
+        }
     }
 }
 
@@ -83,16 +118,33 @@ impl<S: Storage> Raft<S> {
         }
         let Some(leader) = self.leader_mut() else { return false };
         leader.reads.newest += 1;
-        leader.reads.open.push_back((read, index));
         let position = leader.reads.newest;
+        leader.reads.open.push_back((position, read, index));
         self.tracker.ack_read(self.id, position);
         true
     }
 
-    /// A lease ends with the check interval, and when somebody is asked to take over.
+    /// What the next heartbeats carry. In lease mode each broadcast is a round that may renew the lease.
+    pub(crate) fn heartbeat_context(&mut self) -> Bytes {
+        let (now, own, leases) = (self.now, self.id, self.config.read_mode == ReadMode::Lease);
+        let Some(leader) = self.leader_mut() else { return Bytes::new() };
+        if leases {
+            leader.reads.begin_round(now);
+        }
+        let (context, newest) = (leader.reads.heartbeat_context(), leader.reads.newest);
+        if leases {
+            self.tracker.ack_read(own, newest);
+        }
+        context
+    }
+
+    /// Who answered a round votes for nobody else within an election tick of it. Two ticks go to the clocks'
+    /// grain at both ends, a fifth to their drift.
     fn has_read_lease(&self) -> bool {
-        let transfers = self.leader().is_some_and(|l| !l.transferee.is_none());
-        self.config.read_mode == ReadMode::Lease && !transfers && self.elapsed() < self.config.election_tick
+        let election_tick = self.config.election_tick;
+        let length = election_tick.saturating_sub(2.max(election_tick / 5));
+        let sent = self.leader().filter(|l| !l.reads.lease_broken).and_then(|l| l.reads.confirmed_at);
+        self.config.read_mode == ReadMode::Lease && sent.is_some_and(|at| self.now < at.saturating_add(length))
     }
 
     /// The first entry of the own term is committed: nothing that an earlier leader acked can be missed now.
@@ -121,6 +173,9 @@ impl<S: Storage> Raft<S> {
     /// Answers, in order, what a quorum of both halves has confirmed.
     pub(crate) fn release_confirmed_reads(&mut self) {
         let confirmed = self.tracker.confirmed_read();
+        if let Some(leader) = self.leader_mut() {
+            leader.reads.confirm_rounds(confirmed);
+        }
         while let Some((read, index)) = self.leader_mut().and_then(|l| l.reads.pop_confirmed(confirmed)) {
             self.answer_read(read, index);
         }
@@ -137,7 +192,7 @@ impl<S: Storage> Raft<S> {
 
     /// The leadership ended: own readers are told, others ask again.
     pub(crate) fn drop_reads(&mut self, reads: ReadQueue) {
-        let open = reads.open.into_iter().map(|(read, _)| read);
+        let open = reads.open.into_iter().map(|(_, read, _)| read);
         for read in open.chain(reads.waiting) {
             if self.is_own(read.from) {
                 self.dropped_reads.push(read.context);

@@ -160,7 +160,7 @@ impl<S: Storage> Raft<S> {
 impl<S: Storage> Raft<S> {
     /// Heartbeats to all others, ascending, with the youngest open read.
     pub(crate) fn broadcast_heartbeat(&mut self) {
-        let context = self.leader().map(|l| l.reads.heartbeat_context()).unwrap_or_default();
+        let context = self.heartbeat_context();
         let committed = self.log.committed();
         for at in 0..self.tracker.len() {
             let Some(to) = self.tracker.id_at(at).filter(|id| *id != self.id) else { continue };

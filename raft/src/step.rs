@@ -4,6 +4,7 @@
 //! Invariant: behind `judge_term` a message is of the own term, or local (term 0), or a vote's answer that
 //! must not change the term.
 
+use crate::config::ReadMode;
 use crate::error::StepError;
 use crate::ids::{Index, ReplicaId, Term};
 use crate::message::{AppendResp, Body, Message, VoteRequest};
@@ -106,6 +107,11 @@ impl<S: Storage> Raft<S> {
     fn in_lease(&self) -> bool {
         let leader_known = !self.lead.is_none() && self.elapsed() < self.config.election_tick;
         self.config.check_quorum && (leader_known || self.now < self.votes_held_until)
+    }
+
+    /// Does a leader's read lease rest on this replica?
+    pub(crate) fn supports_lease(&self) -> bool {
+        self.config.read_mode == ReadMode::Lease && !self.is_leader() && self.in_lease()
     }
 
     fn lease_remaining(&self) -> u64 {

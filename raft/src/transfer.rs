@@ -32,6 +32,7 @@ impl<S: Storage> Raft<S> {
         self.election_start = self.now;
         if let Some(leader) = self.leader_mut() {
             leader.transferee = target;
+            leader.reads.break_lease();
         }
         if self.is_caught_up(target) {
             self.send(target, Body::TimeoutNow);

@@ -341,3 +341,6 @@ impl<S: Storage> RaftLog<S> {
         self.pages.paused = size >= limit && size > 0;
     }
 }
+
+#[cfg(test)]
+mod tests;

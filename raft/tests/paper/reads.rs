@@ -136,20 +136,56 @@ fn both_halves_confirm() {
     assert_eq!(served(&mut group, 1).len(), 1);
 }
 
-/// 6.4.1: a lease answers at once, but not while somebody is asked to take over, nor past the check.
-#[test]
-fn leases_end_with_a_transfer() {
+fn leases() -> Group {
     let set = |c: &mut Config| (c.check_quorum, c.read_mode) = (true, ReadMode::Lease);
     let mut group = Group::new(&voters(&[1, 2, 3]), &[1, 2, 3], set);
     group.elect(1);
-    read(&mut group, 1, "now").unwrap();
-    group.work(1);
-    assert_eq!(served(&mut group, 1).len(), 1);
+    group.tick_all(1);
+    group
+}
+
+/// 6.4.1: a lease runs from when a round was sent that a quorum answered; it ends before anybody else can be elected.
+#[test]
+fn a_lease_ends_before_the_next_leader() {
+    let mut group = leases();
     group.isolate(1);
-    group.raw(1).transfer_leader(0, id(3));
+    for tick in 2..40 {
+        group.tick_all(1);
+        let elected = [2, 3].into_iter().any(|n| group.status(n).role == StateRole::Leader);
+        let _ = read(&mut group, 1, "r");
+        group.work(1);
+        let at_once = served(&mut group, 1).len() == 1;
+        assert_eq!(at_once, tick < 9, "tick {tick}");
+        assert!(!(at_once && elected));
+    }
+    assert!([2, 3].into_iter().any(|n| group.status(n).role == StateRole::Leader));
+}
+
+/// 6.4.1 and thesis 3.10: a transferee's election passes leases, so none holds from the start of a transfer, even if
+/// that was given up: the message may still be under way.
+#[test]
+fn leases_end_with_a_transfer() {
+    let mut group = leases();
+    group.isolate(3);
+    group.raw(1).transfer_leader(1, id(3));
+    group.tick_all(12);
+    assert_eq!((group.status(1).role, group.status(1).transferee), (StateRole::Leader, ReplicaId::NONE));
     read(&mut group, 1, "later").unwrap();
-    group.settle();
+    group.work(1);
     assert_eq!(served(&mut group, 1), []);
+    group.settle();
+    assert_eq!(served(&mut group, 1).len(), 1, "by a round of heartbeats");
+}
+
+/// A replica that supports a lease does not campaign when told to by its own driver.
+#[test]
+fn nobody_breaks_his_own_promise() {
+    let mut group = leases();
+    let now = group.now;
+    group.raw(2).campaign(now);
+    assert_eq!(group.status(2).role, StateRole::Follower);
+    group.raw(2).campaign(now + 10);
+    assert_eq!(group.status(2).role, StateRole::Candidate);
 }
 
 /// Reads that wait are bounded; without a leader a read is refused at once.

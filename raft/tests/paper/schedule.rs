@@ -118,7 +118,7 @@ fn run(seed: u64) -> usize {
 #[test]
 fn figure_3_holds_on_random_schedules() {
     let only = std::env::var("PONTOON_SEED").ok().map(|s| s.parse().unwrap());
-    let seeds = only.map_or(0..150, |s: u64| s..s + 1);
+    let seeds = only.map_or(0..250, |s: u64| s..s + 1);
     let mut applied = 0;
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| run(seed));

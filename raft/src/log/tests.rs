@@ -1,0 +1,103 @@
+//! The log's arithmetic where no transcript shows it.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::mem_storage::MemStorage;
+use bytes::Bytes;
+
+fn entry(term: u64, index: u64) -> Entry {
+    Entry { term: Term(term), index: Index(index), data: Bytes::from_static(b"123"), ..Entry::default() }
+}
+
+fn pos(term: u64, index: u64) -> LogPos {
+    LogPos::new(Term(term), Index(index))
+}
+
+/// A log of these terms from index 1 on; the first `stable` of them are in storage, up to `base` compacted.
+fn log(terms: &[u64], stable: usize, base: u64) -> RaftLog<MemStorage> {
+    let entries: Vec<Entry> = terms.iter().zip(1..).map(|(t, i)| entry(*t, i)).collect();
+    let mut storage = MemStorage::new();
+    storage.append(&entries[..stable]);
+    if base > 0 {
+        storage.compact(Index(base)).unwrap();
+    }
+    let mut log = RaftLog::new(storage, u64::MAX);
+    log.append(entries[stable..].iter().cloned());
+    log
+}
+
+#[test]
+fn guesses_by_example() {
+    // raft-core 8.5.
+    assert_eq!(log(&[2, 2, 3, 3, 3], 3, 0).guess(Index(5), Term(6)), pos(3, 5));
+    assert_eq!(log(&[2, 2, 4, 4, 4, 6, 6], 3, 0).guess(Index(5), Term(3)), pos(2, 2));
+    assert_eq!(log(&[1, 1, 3, 3, 4, 4], 3, 0).guess(Index(5), Term(2)), pos(1, 2));
+    // An unknown term ends the guess (S19).
+    assert_eq!(log(&[5, 5, 5, 5, 5], 5, 3).guess(Index(5), Term(2)), pos(0, 2));
+    assert_eq!(log(&[5], 1, 0).guess(Index(9), Term(2)), pos(0, 9));
+    assert_eq!(log(&[5], 1, 0).guess(Index(1), Term(2)), LogPos::NONE);
+}
+
+#[test]
+fn terms_at_the_edges() {
+    let log = log(&[1, 1, 2, 2], 3, 2);
+    assert_eq!(log.term(Index(1)), Err(StorageError::Compacted));
+    assert_eq!(log.term(Index(2)), Ok(Term(1)), "the one before the first stays readable (S20)");
+    assert_eq!(log.term(Index(4)), Ok(Term(2)));
+    assert_eq!(log.term(Index(5)), Err(StorageError::Unavailable));
+    assert_eq!(log.term(Index(u64::MAX)), Err(StorageError::Unavailable));
+}
+
+/// One limit over both parts, whatever the split: the longest prefix, at least one entry.
+#[test]
+fn slices_do_not_show_the_seam() {
+    for stable in 0..=5 {
+        let log = log(&[1; 5], stable, 0);
+        for (low, high, max, want) in [
+            (1, 6, u64::MAX, 5),
+            (1, 6, 0, 1),
+            (1, 6, 27, 3),
+            (1, 6, 26, 2),
+            (2, 6, 9, 1),
+            (3, 5, u64::MAX, 2),
+            (4, 4, u64::MAX, 0),
+        ] {
+            let slice = log.slice(Index(low), Index(high), max).unwrap();
+            assert_eq!(slice.len(), want, "[{low}, {high}) within {max}, {stable} stable");
+            assert!(slice.iter().zip(low..).all(|(e, i)| e.index.0 == i));
+        }
+        assert_eq!(log.slice(Index(0), Index(2), 9), Err(StorageError::Compacted));
+        assert_eq!(log.slice(Index(5), Index(7), 9), Err(StorageError::Unavailable));
+    }
+}
+
+#[test]
+fn applying_never_overtakes() {
+    let mut log = log(&[1; 5], 3, 0);
+    assert!(!log.commit_to(Index(6)), "beyond the log");
+    assert!(log.commit_to(Index(4)));
+    assert_eq!(log.next_page(false).1, Index(4), "unstable entries wait");
+    assert_eq!(log.next_page(true).1, Index(5), "unless the same Ready persists them first");
+    let page = log.slice(Index(1), Index(4), u64::MAX).unwrap();
+    log.accept_page(&page, false);
+    assert!(!log.has_page(false));
+    assert_eq!(log.applied_pages(Index(2)), 0, "a page is given back as a whole");
+    assert_eq!((log.applied(), log.applied_pages(Index(3))), (Index(2), 9));
+    assert_eq!(log.applied(), Index(3));
+}
+
+#[test]
+fn an_append_names_its_first_conflict() {
+    let mut log = log(&[1, 1, 1], 3, 0);
+    let given = vec![entry(1, 2), entry(2, 3), entry(2, 4)];
+    let done = log.append_after(pos(1, 1), given, Index(9));
+    let want = Appended::Done {
+        last_new: Index(4),
+        conflict: Some((pos(2, 3), Term(1))),
+        splice: Some(Splice::Replaced(Index(3))),
+    };
+    assert_eq!((done, log.committed()), (want, Index(4)));
+    assert_eq!(log.append_after(pos(2, 3), vec![entry(3, 4)], Index(9)), Appended::ConflictBelowCommit(pos(3, 4)));
+    assert_eq!(log.append_after(pos(9, 4), Vec::new(), Index(9)), Appended::Refused);
+    assert_eq!(log.last_pos(), pos(2, 4), "neither changed anything");
+}
