@@ -83,6 +83,9 @@ pub enum ProposeError {
     /// Not appended: never will be.
     #[error("command of {0} bytes is over the limit of {1}")]
     TooLarge(usize, usize),
+    /// Not appended: never will be.
+    #[error("a command must have at least one byte")]
+    Empty,
     /// Not appended: another term than asked for.
     #[error("term is {now}")]
     Fenced {

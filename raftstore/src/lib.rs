@@ -41,5 +41,6 @@ mod spool;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod threads;
 pub mod ticker;
 pub mod turn;

@@ -2,20 +2,118 @@
 //!
 //! Leaves to others: recovery (`boot`), threads (`threads`), typed requests and answers (the engine).
 //! Invariant: no call here blocks or touches raft: it looks at status copies, takes from the budget and writes a letter.
+//! Invariant: no part turns before the node is admitted (boot.md 2): whoever drives the parts waits for that.
 
+use crate::applier::Applier;
+use crate::boot::{Prepared, prepare};
 use crate::config::Config;
-use crate::env::{Clock, Reader};
-use crate::error::{GroupError, Limit, ProposeError, ReadError};
+use crate::durability::Durability;
+use crate::env::{Clock, Env, Instant, PeerIdentity, Reader, Recovered};
+use crate::error::{BootError, GroupError, Limit, ProposeError, ReadError};
 use crate::events::EventStream;
 use crate::group_spec::GroupSpec;
 use crate::group_status::GroupStatus;
 use crate::health::HealthReport;
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, NodeId, PollerId};
+use crate::inbox::Inbox;
+use crate::ledger::Ledger;
+use crate::lifecycle::Lifecycle;
+use crate::log_reader::LogReader;
+use crate::log_writer::{LogWriter, SharedLog};
+use crate::mail::Inboxes;
+use crate::poller::{Poller, PollerParts};
 use crate::proposal::{AdminSlot, Proposal, ReadRequest};
 use crate::router::{GroupCell, Route, Router};
+use crate::snapshotter::Snapshotter;
 use crate::task::{Control, LifecycleMsg, LifecycleSlot, PollerMsg};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Everything active on a node. Threads or the simulator drive each by its `turn`.
+pub struct NodeParts {
+    /// By `PollerId`.
+    pub pollers: Vec<Poller>,
+    /// One.
+    pub log_writer: LogWriter,
+    /// One.
+    pub log_reader: LogReader,
+    /// By the number in `Mail::applier`.
+    pub appliers: Vec<Applier>,
+    /// One.
+    pub snapshotter: Snapshotter,
+    /// One.
+    pub lifecycle: Lifecycle,
+    /// One.
+    pub durability: Durability,
+}
+
+/// What a node is made from.
+pub struct NodeInputs {
+    /// The seams.
+    pub env: Env,
+    /// Judged by the caller (`Config::violations`).
+    pub config: Config,
+    /// Closed; opened by the caller once the node is admitted and its parts are driven.
+    pub router: Arc<Router>,
+    /// From `Router::new`.
+    pub inboxes: Inboxes,
+    /// Own identity at this start, synced.
+    pub me: PeerIdentity,
+    /// What the log store's `load` found.
+    pub recovered: Recovered,
+}
+
+/// Recovers every group (boot.md 4), assembles the parts, hands the replicas to them. Nothing runs yet.
+pub fn boot(inputs: NodeInputs) -> Result<(NodeHandle, NodeParts), BootError> {
+    let NodeInputs { env, config, router, inboxes, me, recovered } = inputs;
+    let tombstones = recovered.tombstones.clone();
+    let prepared = prepare(&env, recovered, me.epoch)?;
+    let now = env.clock.now();
+    let ledger = Arc::new(Ledger::default());
+    let lifecycle = Inbox::new(inboxes.lifecycle);
+    let lifecycle = Lifecycle::new(lifecycle, router.clone(), &env, me.node, me.epoch, &prepared, &tombstones);
+    let Prepared { replicas, stopped, kept, next_spool } = prepared;
+    replicas.into_iter().for_each(|r| r.launch(&router));
+    stopped.iter().for_each(|s| s.show(&router));
+    let log = SharedLog::new(env.log.clone(), env.clock.clone(), router.clone());
+    let inline = config.inline_sync.then(|| log.clone());
+    let applier =
+        |(number, inbox)| Applier::new(number, Inbox::new(inbox), router.mail().clone(), &env, ledger.clone());
+    let parts = NodeParts {
+        appliers: inboxes.appliers.into_iter().enumerate().map(applier).collect(),
+        pollers: pollers(&env, &config, &router, inboxes.pollers, me, &inline, now),
+        log_writer: LogWriter::new(log, Inbox::new(inboxes.writer), router.clone()),
+        log_reader: LogReader::new(env.log.clone(), Inbox::new(inboxes.log_reader), router.clone()),
+        snapshotter: Snapshotter::new(Inbox::new(inboxes.snapshotter), router.clone(), &env, &config, kept, next_spool),
+        lifecycle,
+        durability: Durability::new(Inbox::new(inboxes.durability), router.clone(), &env, &config, ledger, now),
+    };
+    Ok((NodeHandle::new(router, env.clock.clone(), &config), parts))
+}
+
+fn pollers(
+    env: &Env,
+    config: &Config,
+    router: &Arc<Router>,
+    inboxes: Vec<crossbeam_channel::Receiver<PollerMsg>>,
+    me: PeerIdentity,
+    inline: &Option<Arc<SharedLog>>,
+    now: Instant,
+) -> Vec<Poller> {
+    let poller = |(id, inbox)| {
+        let parts = PollerParts {
+            id: PollerId(id),
+            me,
+            transport: env.transport.clone(),
+            inline: inline.clone(),
+            router: router.clone(),
+            inbox: Inbox::new(inbox),
+            now,
+        };
+        Poller::new(config, parts)
+    };
+    (0..).zip(inboxes).map(poller).collect()
+}
 
 /// What callers hold. Cheap to clone; every method may be called from any thread.
 #[derive(Clone)]
@@ -40,6 +138,10 @@ impl NodeHandle {
     pub fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
         let cell = self.serving(proposal.group)?;
         let size = proposal.command.len();
+        if size == 0 {
+            // An empty entry is the leader's own; the machine would never see it, nor answer.
+            return Err(ProposeError::Empty);
+        }
         if size > self.max_command {
             return Err(ProposeError::TooLarge(size, self.max_command));
         }

@@ -84,8 +84,6 @@ pub struct Poller {
     stalled: bool,
     /// Disks of the nodes heard of, own included.
     disks: BTreeMap<NodeId, Incarnation>,
-    /// Bytes handed to machines since durability was asked last.
-    applied_bytes: u64,
     /// Why nobody is served any more.
     closed: Option<GroupError>,
     /// It has stopped for good.
@@ -114,7 +112,6 @@ impl Poller {
             in_flight: VecDeque::new(),
             stalled: false,
             disks,
-            applied_bytes: 0,
             closed: None,
             stopped: false,
             report: Report::default(),
@@ -320,7 +317,6 @@ impl Poller {
             }
         }
         self.work.events.drain(..).for_each(|e| router.events().tell(e));
-        self.ask_for_durable();
     }
 
     /// The tombstone is durable: the machine's contents go, the route ends.

@@ -9,7 +9,7 @@ use crate::events::Event;
 use crate::ids::{Generation, GroupId, LogPos, ReplicaId, Tick};
 use crate::proposal::AdminSlot;
 use crate::replica::{Replica, Surroundings};
-use crate::task::{Control, DurabilityMsg, Newborn, SnapshotEvent, SnapshotTask};
+use crate::task::{Control, Newborn, SnapshotEvent, SnapshotTask};
 use std::sync::Arc;
 
 impl Poller {
@@ -97,15 +97,6 @@ impl Poller {
                     r.truncate(groups, work);
                 }
             });
-        }
-    }
-
-    /// Asks the machines what is durable once enough was applied that the log could be shortened.
-    pub(super) fn ask_for_durable(&mut self) {
-        self.applied_bytes += std::mem::take(&mut self.work.tally.applying_bytes);
-        if self.applied_bytes > self.limits.log_keep / 2 {
-            self.applied_bytes = 0;
-            self.parts.router.mail().durability(DurabilityMsg::Ask);
         }
     }
 
