@@ -49,7 +49,8 @@ pub struct Config {
     /// With `check_quorum`: no votes within an election tick after the start, as if a leader were known. A voter
     /// that restarts may have supported a lease. For groups that serve reads from leases.
     pub hold_votes_after_start: bool,
-    /// Refuse what the original accepts and then dies of (raft-core S23, S30, 18). Off in transcripts.
+    /// Refuse what the original accepts and then dies of (raft-core S23, S30, 18), and let vote requests wait until
+    /// the own term is durable. Always on, except in transcripts of the original.
     pub strict: bool,
     /// `Ready` carries persisting and applying as numbered asynchronous work (raft-core 14.3).
     pub async_storage_writes: bool,

@@ -4,6 +4,7 @@
 //! Invariant: checking changes nothing.
 
 use crate::ids::ReplicaId;
+use crate::message::Body;
 use crate::raft::{Raft, Role};
 use crate::status::FlowState;
 use crate::storage::Storage;
@@ -15,7 +16,11 @@ impl<S: Storage> Raft<S> {
         self.assert_role();
         self.assert_members();
         assert!(self.outbox.iter().all(|m| m.to != self.id && !m.body.is_after_append()), "{:?}", self.outbox);
-        assert!(self.after_append.iter().all(|m| m.body.is_after_append()), "{:?}", self.after_append);
+        assert!(
+            self.after_append.iter().all(|m| m.body.is_after_append() || matches!(m.body, Body::Vote(_))),
+            "{:?}",
+            self.after_append
+        );
     }
 
     fn assert_log(&self) {

@@ -21,12 +21,13 @@
 //!
 //! *Asynchronous mode* (`Config::async_storage_writes`), for drivers that write many groups at once:
 //!
-//! - Send `messages` at once, before the write: nothing in them rests on it. Acks and votes are held back.
+//! - Send `messages` at once, before the write: nothing in them rests on it. Acks, votes and vote requests are held back.
 //! - Any number of `Ready`s may be under way. When all up to `number` are durable, in order, call
 //!   [`RawNode::on_persisted`] with the latest number that `awaits_persist` (a later one covers it): the core steps its
 //!   own acks and pushes what may leave now. A `Ready` may await earlier writes without writing anything itself.
 //! - When entries handed out are applied, call [`RawNode::on_applied`]; pages stay within
 //!   `Config::max_committed_size_per_ready` over all unreported ones. Committed entries are offered once stable here.
+//!   What was handed out before a snapshot is reported, too, with the snapshot's index at the latest.
 //! - After a failed write call nothing more: drop the replica.
 //!
 //! *Synchronous mode*, for tests: persist, send, apply, then [`RawNode::advance`], before the next `Ready`.
@@ -39,7 +40,8 @@
 //! outside; tell [`RawNode::report_snapshot`] how that ended. A received one arrives as `Ready::snapshot`.
 //!
 //! Given the same configuration (its seed included), storage and calls, a replica does the same to the byte.
-//! `Config::strict` refuses what the original accepts and then dies of; only transcripts of the original switch it off.
+//! `Config::strict` refuses what the original accepts and then dies of, and closes a hole of its asynchronous mode (vote
+//! requests that leave before the own term is durable); only transcripts of the original switch it off.
 
 mod check;
 mod conf_change;

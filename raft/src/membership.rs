@@ -6,7 +6,7 @@
 
 use crate::conf_change::ConfChangeV2;
 use crate::confchange::{Changer, ConfChangeError};
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryKind};
 use crate::error::StepError;
 use crate::ids::{Index, ReplicaId};
 use crate::raft::Raft;
@@ -101,7 +101,7 @@ impl<S: Storage> Raft<S> {
         if !due {
             return;
         }
-        let leave = Entry { kind: crate::entry::EntryKind::ConfChangeV2, ..Entry::default() };
+        let leave = Entry { kind: EntryKind::ConfChangeV2, ..Entry::default() };
         let outcome = self.lead_proposal(vec![leave]);
         let conf = self.tracker.conf_state();
         self.trace.note(|| match outcome {

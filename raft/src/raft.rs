@@ -6,12 +6,14 @@
 
 use crate::confchange::restore;
 use crate::config::Config;
+use crate::entry::Entry;
 use crate::error::{StartError, StepError};
 use crate::ids::{Index, LogPos, ReplicaId, Term, Tick};
-use crate::log::RaftLog;
+use crate::log::{RaftLog, StableOutcome};
 use crate::message::{Body, Message};
 use crate::read_index::ReadQueue;
 use crate::ready::{Fetch, ReadState};
+use crate::replication::Empty;
 use crate::state::{HardState, SoftState, StateRole};
 use crate::status::BasicStatus;
 use crate::storage::Storage;
@@ -340,7 +342,7 @@ impl<S: Storage> Raft<S> {
             uncommitted: 0,
             reads: ReadQueue::default(),
         }));
-        self.append_own(vec![crate::entry::Entry::default()]);
+        self.append_own(vec![Entry::default()]);
         let term = self.term;
         self.trace.note(|| Trace::BecameLeader { term });
     }
@@ -359,8 +361,13 @@ impl<S: Storage> Raft<S> {
     }
 
     /// Puts a complete message into its box.
+    ///
+    /// The original lets vote requests leave at once, too. But a candidate that wins by the others' votes before its
+    /// own term is durable, and crashes, may win the same term a second time and put other entries at the same
+    /// positions. So they wait, unless the original's bytes are wanted.
     fn post(&mut self, m: Message) {
-        if m.body.is_after_append() {
+        let asks = self.config.strict && matches!(m.body, Body::Vote(_));
+        if asks || m.body.is_after_append() {
             self.after_append.push(m);
         } else {
             assert!(m.to != self.id, "{:?} to self", m.body.kind());
@@ -407,7 +414,6 @@ impl<S: Storage> Raft<S> {
     }
 
     fn on_stable(&mut self, last: LogPos) {
-        use crate::log::StableOutcome;
         match self.log.stable_to(last) {
             StableOutcome::Stable => {}
             StableOutcome::Missing => self.trace.note(|| Trace::StableMissing { index: last.index }),
@@ -438,7 +444,7 @@ impl<S: Storage> Raft<S> {
         if to == self.id {
             self.log.set_page_uncached(false);
         } else if self.is_leader() && self.tracker.contains(to) {
-            while self.send_append(to, crate::replication::Empty::Skip) {}
+            while self.send_append(to, Empty::Skip) {}
         }
     }
 

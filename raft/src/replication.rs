@@ -6,7 +6,7 @@
 
 use crate::entry::Entry;
 use crate::error::StepError;
-use crate::ids::{Index, LogPos, ReplicaId};
+use crate::ids::{Index, LogPos, ReplicaId, Term};
 use crate::log::{Appended, Splice};
 use crate::message::{Append, AppendResp, Body};
 use crate::raft::Raft;
@@ -14,6 +14,7 @@ use crate::ready::Fetch;
 use crate::status::FlowState;
 use crate::storage::{Storage, StorageError};
 use crate::trace::Trace;
+use bytes::Bytes;
 
 /// Is an append without entries worth sending?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +216,7 @@ impl<S: Storage> Raft<S> {
         AppendResp { index: prev.index, reject: Some(hint) }
     }
 
-    fn trace_splice(&mut self, conflict: Option<(LogPos, crate::ids::Term)>, splice: Option<Splice>) {
+    fn trace_splice(&mut self, conflict: Option<(LogPos, Term)>, splice: Option<Splice>) {
         if let Some((found, existing)) = conflict {
             self.trace.note(|| Trace::Conflict { found, existing });
         }
@@ -227,12 +228,7 @@ impl<S: Storage> Raft<S> {
     }
 
     /// The leader is alive and says what is committed here.
-    pub(crate) fn on_heartbeat(
-        &mut self,
-        from: ReplicaId,
-        commit: Index,
-        context: bytes::Bytes,
-    ) -> Result<(), StepError> {
+    pub(crate) fn on_heartbeat(&mut self, from: ReplicaId, commit: Index, context: Bytes) -> Result<(), StepError> {
         self.commit_to(commit)?;
         self.send(from, Body::HeartbeatResp { context });
         Ok(())

@@ -35,6 +35,21 @@ fn a_vote_waits_for_the_disk() {
     assert_eq!(group.soup.pop_front().unwrap().body, Body::VoteResp { reject: false });
 }
 
+/// Figure 2: a candidate's term and vote are durable before anybody is asked. Otherwise one that wins by the others'
+/// votes and crashes before its own disk is done could win the same term again, with other entries.
+#[test]
+fn a_vote_request_waits_for_the_disk() {
+    let mut group = Group::of(3);
+    group.node(1).stalled = true;
+    group.raw(1).campaign(0);
+    group.work(1);
+    assert!(group.soup.is_empty(), "{:?}", group.soup);
+    group.flush(1);
+    assert_eq!(group.soup.len(), 2);
+    group.settle();
+    assert_eq!(group.status(1).role, StateRole::Leader);
+}
+
 /// 5.4.1: a voter denies its vote if its own log is more up-to-date: by last term, then by length.
 #[test]
 fn a_stale_log_cannot_win() {
