@@ -4,6 +4,7 @@
 
 mod contract;
 mod kv;
+pub mod linearizability;
 pub mod log_batches;
 pub mod log_store_contract;
 mod rng;

@@ -1,0 +1,312 @@
+//! Is a history of concurrent calls linearizable? (Wing and Gong's search with Lowe's memory of visited states.)
+//!
+//! A call whose outcome is not known may take effect at any time after it began, or never. Keys that no call names
+//! together are checked apart (locality). Leaves to others: recording histories with times that nobody doubts.
+//! Invariant: `Ok` and `Violation` are proofs; what did not fit into the budget is `Unknown`, never `Ok`.
+
+use super::kv::{KvOp, KvRet, Map};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
+
+/// A sequential specification.
+pub trait Model {
+    /// What it remembers.
+    type State: Clone + Eq + Hash;
+    /// What is called.
+    type Op;
+    /// What is answered.
+    type Ret: PartialEq;
+    /// Before the first call.
+    fn initial(&self) -> Self::State;
+    /// Carries out one call.
+    fn step(&self, state: &mut Self::State, op: &Self::Op) -> Self::Ret;
+}
+
+/// One call of a history. Times are any numbers that grow; equal ones count as overlapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call<O, R> {
+    /// What was called.
+    pub op: O,
+    /// When it began.
+    pub began: u64,
+    /// When it ended and what it answered; `None`: the outcome is not known.
+    pub ended: Option<(u64, R)>,
+}
+
+/// Outcome of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// An order of all calls explains every answer.
+    Ok,
+    /// No order does. The most calls (by place in the history) that some order explains.
+    Violation(Vec<usize>),
+    /// The budget of steps was used up.
+    Unknown,
+}
+
+/// Checks a history against a model in at most `budget` steps.
+#[must_use]
+pub fn check<M: Model>(model: &M, history: &[Call<M::Op, M::Ret>], budget: u64) -> Verdict {
+    Search::new(model, history).run(budget)
+}
+
+/// No neighbour.
+const NONE: usize = usize::MAX;
+
+/// A moment in the history: a call begins or ends.
+#[derive(Clone, Copy)]
+struct Event {
+    /// Which call.
+    call: usize,
+    /// Where the end of the call is, if this is its begin and it has an end.
+    end: usize,
+    /// Begin?
+    begins: bool,
+}
+
+struct Search<'a, M: Model> {
+    model: &'a M,
+    history: &'a [Call<M::Op, M::Ret>],
+    /// In order of time; place 0 is the head of the list of what is left.
+    events: Vec<Event>,
+    next: Vec<usize>,
+    prev: Vec<usize>,
+    /// Calls with an end that have no place in the order yet.
+    left: usize,
+    /// Which calls have a place.
+    placed: Vec<u64>,
+    /// Calls in the order found so far, with the state before each.
+    order: Vec<(usize, M::State)>,
+    /// (placed, state) that were tried already.
+    visited: HashSet<(Vec<u64>, M::State)>,
+    /// The longest order met.
+    best: Vec<usize>,
+}
+
+impl<'a, M: Model> Search<'a, M> {
+    fn new(model: &'a M, history: &'a [Call<M::Op, M::Ret>]) -> Search<'a, M> {
+        let mut times: Vec<(u64, bool, usize)> = Vec::with_capacity(2 * history.len());
+        for (at, call) in history.iter().enumerate() {
+            times.push((call.began, false, at));
+            times.extend(call.ended.as_ref().map(|(end, _)| (*end, true, at)));
+        }
+        times.sort_unstable(); // at equal times begins come first: overlapping
+        let head = Event { call: NONE, end: NONE, begins: false };
+        let mut events = vec![head];
+        events.extend(times.iter().map(|(_, ends, call)| Event { call: *call, end: NONE, begins: !ends }));
+        let mut begin_of = vec![0; history.len()];
+        for at in 1..events.len() {
+            let Event { call, begins, .. } = events[at];
+            if begins {
+                begin_of[call] = at;
+            } else {
+                events[begin_of[call]].end = at;
+            }
+        }
+        let n = events.len();
+        Search {
+            model,
+            history,
+            next: (1..n).chain([NONE]).collect(),
+            prev: std::iter::once(NONE).chain(0..n - 1).collect(),
+            events,
+            left: history.iter().filter(|c| c.ended.is_some()).count(),
+            placed: vec![0; history.len().div_ceil(64)],
+            order: Vec::new(),
+            visited: HashSet::new(),
+            best: Vec::new(),
+        }
+    }
+
+    fn run(mut self, budget: u64) -> Verdict {
+        let mut state = self.model.initial();
+        let mut at = self.next[0];
+        for _ in 0..budget {
+            if self.left == 0 {
+                return Verdict::Ok;
+            }
+            let may_begin = at != NONE && self.events[at].begins;
+            if may_begin {
+                at = match self.try_place(at, &state) {
+                    Some(after) => {
+                        state = after;
+                        self.next[0]
+                    }
+                    None => self.next[at],
+                };
+                continue;
+            }
+            // The first end of a call without a place, or nothing left: the order so far leads nowhere.
+            let Some((last, before)) = self.order.pop() else {
+                return Verdict::Violation(self.best);
+            };
+            self.put_back(last);
+            state = before;
+            at = self.next[last];
+        }
+        Verdict::Unknown
+    }
+
+    /// Places the call that begins at `at`, if its answer fits and this was not tried before.
+    fn try_place(&mut self, at: usize, state: &M::State) -> Option<M::State> {
+        let Event { call, end, .. } = self.events[at];
+        let mut after = state.clone();
+        let answer = self.model.step(&mut after, &self.history[call].op);
+        if self.history[call].ended.as_ref().is_some_and(|(_, seen)| *seen != answer) {
+            return None;
+        }
+        self.placed[call / 64] |= 1 << (call % 64);
+        if !self.visited.insert((self.placed.clone(), after.clone())) {
+            self.placed[call / 64] &= !(1 << (call % 64));
+            return None;
+        }
+        self.order.push((at, state.clone()));
+        self.unlink(at);
+        if end != NONE {
+            self.unlink(end);
+            self.left -= 1;
+        }
+        if self.order.len() > self.best.len() {
+            self.best = self.order.iter().map(|(at, _)| self.events[*at].call).collect();
+        }
+        Some(after)
+    }
+
+    fn put_back(&mut self, at: usize) {
+        let Event { call, end, .. } = self.events[at];
+        self.placed[call / 64] &= !(1 << (call % 64));
+        if end != NONE {
+            self.link(end);
+            self.left += 1;
+        }
+        self.link(at);
+    }
+
+    fn unlink(&mut self, at: usize) {
+        let (prev, next) = (self.prev[at], self.next[at]);
+        self.next[prev] = next;
+        if next != NONE {
+            self.prev[next] = prev;
+        }
+    }
+
+    fn link(&mut self, at: usize) {
+        let (prev, next) = (self.prev[at], self.next[at]);
+        self.next[prev] = at;
+        if next != NONE {
+            self.prev[next] = at;
+        }
+    }
+}
+
+/// The key-value commands as a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KvModel;
+
+impl Model for KvModel {
+    type State = Map;
+    type Op = KvOp;
+    type Ret = KvRet;
+
+    fn initial(&self) -> Map {
+        Map::new()
+    }
+
+    fn step(&self, state: &mut Map, op: &KvOp) -> KvRet {
+        op.apply(state)
+    }
+}
+
+/// One call of a key-value history.
+pub type KvCall = Call<KvOp, KvRet>;
+
+/// Outcome of checking a key-value history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvVerdict {
+    /// Every part is linearizable.
+    Ok,
+    /// A part is not: its keys, its calls in order of time, and those that some order explains.
+    Violation {
+        /// Keys that are named together.
+        keys: Vec<Bytes>,
+        /// Their calls.
+        calls: Vec<KvCall>,
+        /// Places in `calls` of the longest order found.
+        explained: Vec<usize>,
+    },
+    /// The budget of steps was used up for a part.
+    Unknown {
+        /// Its keys.
+        keys: Vec<Bytes>,
+    },
+}
+
+/// Checks a key-value history, keys that no call names together apart, `budget` steps for each part.
+#[must_use]
+pub fn check_kv(history: &[KvCall], budget: u64) -> KvVerdict {
+    let mut unknown = None;
+    for (keys, calls) in parts(history) {
+        match check(&KvModel, &calls, budget) {
+            Verdict::Ok => {}
+            Verdict::Violation(explained) => return KvVerdict::Violation { keys, calls, explained },
+            Verdict::Unknown => unknown = unknown.or(Some(keys)),
+        }
+    }
+    unknown.map_or(KvVerdict::Ok, |keys| KvVerdict::Unknown { keys })
+}
+
+/// Calls by groups of keys that are named together, each in order of time.
+fn parts(history: &[KvCall]) -> Vec<(Vec<Bytes>, Vec<KvCall>)> {
+    // Keys point to the representative of their group, itself at the end.
+    let mut group: BTreeMap<&Bytes, &Bytes> = BTreeMap::new();
+    fn find<'k>(group: &BTreeMap<&'k Bytes, &'k Bytes>, mut key: &'k Bytes) -> &'k Bytes {
+        while let Some(up) = group.get(key)
+            && *up != key
+        {
+            key = up;
+        }
+        key
+    }
+    for call in history {
+        let keys = call.op.keys();
+        for key in &keys {
+            group.entry(key).or_insert(key);
+            let (a, b) = (find(&group, keys[0]), find(&group, key));
+            group.insert(b, a);
+        }
+    }
+    let mut parts: BTreeMap<&Bytes, (Vec<Bytes>, Vec<KvCall>)> = BTreeMap::new();
+    for key in group.keys() {
+        parts.entry(find(&group, key)).or_default().0.push((*key).clone());
+    }
+    for call in history {
+        if let Some(first) = call.op.keys().first() {
+            parts.entry(find(&group, first)).or_default().1.push(call.clone());
+        }
+    }
+    parts.into_values().map(|(keys, calls)| (keys, simplified(calls))).collect()
+}
+
+/// Leaves out what proves nothing: reads without an answer, and writes without an answer that nobody can have seen.
+fn simplified(mut calls: Vec<KvCall>) -> Vec<KvCall> {
+    calls.retain(|c| c.ended.is_some() || !c.op.is_read());
+    calls.sort_by_key(|c| c.began);
+    let plain = calls.iter().all(|c| matches!(c.op, KvOp::Get(_) | KvOp::Put(_)));
+    if plain {
+        let seen: HashSet<Bytes> = calls.iter().flat_map(|c| seen_values(c).cloned().collect::<Vec<_>>()).collect();
+        calls.retain(|c| match &c.op {
+            KvOp::Put(pairs) => c.ended.is_some() || pairs.iter().any(|p| seen.contains(&p.1)),
+            _ => true,
+        });
+    }
+    calls
+}
+
+fn seen_values(call: &KvCall) -> impl Iterator<Item = &Bytes> {
+    let values = match &call.ended {
+        Some((_, KvRet::Values(values))) => values.as_slice(),
+        _ => &[],
+    };
+    values.iter().flatten()
+}
