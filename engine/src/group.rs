@@ -12,7 +12,7 @@ use crate::timer::sleep_until;
 use bytes::Bytes;
 use pontoon_raftstore::error::{AdminError, GroupError, ProposeError, ReadError};
 use pontoon_raftstore::group_status::GroupStatus;
-use pontoon_raftstore::ids::{GroupId, Index, LogPos, NodeId};
+use pontoon_raftstore::ids::{GroupId, Index, LogPos, NodeId, Term};
 use pontoon_raftstore::proposal::{AdminDone, AdminSlot};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl<S: StateMachine> Group<S> {
     /// Hands a command in; waits for admission where the node is overloaded. Commands that one thread hands in are
     /// appended in that order unless one of them had to wait.
     pub fn propose(&self, command: impl Into<Bytes>) -> Proposal<S::Response> {
-        Proposal::new(&self.core, self.id, command.into(), true)
+        Proposal::new(&self.core, self.id, command.into(), None, true)
     }
 
     /// Hands a command in, or says at once why not. Never waits for admission; `Overloaded` may still come later, and
@@ -60,7 +60,16 @@ impl<S: StateMachine> Group<S> {
     /// # Errors
     /// Whatever is known at the door. Nothing was appended.
     pub fn try_propose(&self, command: impl Into<Bytes>) -> Result<Proposal<S::Response>, ProposeError> {
-        Proposal::new(&self.core, self.id, command.into(), false).refused()
+        Proposal::new(&self.core, self.id, command.into(), None, false).refused()
+    }
+
+    /// Like `try_propose`, fenced: never appended under another term than `term`. What is proposed in one term takes
+    /// effect in the order of the calls, or is refused from some call on: a term that was lost is never led again.
+    ///
+    /// # Errors
+    /// As `try_propose`, and `Fenced` (at the door, or from the proposal).
+    pub fn try_propose_in(&self, command: impl Into<Bytes>, term: Term) -> Result<Proposal<S::Response>, ProposeError> {
+        Proposal::new(&self.core, self.id, command.into(), Some(term), false).refused()
     }
 
     /// A view that keeps what `mode` promises, on any replica. The read itself runs on the caller's thread.
@@ -84,10 +93,17 @@ impl<S: StateMachine> Group<S> {
             }
             Read::Local { max_staleness: Some(_) } => self.confirm(limit).await?,
         };
+        Ok(ReadView::new(index, self.local_reader()?))
+    }
+
+    /// This replica's read view as it is, however far behind: no promise on freshness at all.
+    ///
+    /// # Errors
+    /// The replica is not here or stands still.
+    pub fn local_reader(&self) -> Result<S::Reader, GroupError> {
         let reader = self.core.reader(self.id)?;
         let typed = reader.downcast_ref::<S::Reader>().cloned();
-        let typed = typed.ok_or_else(|| GroupError::Quarantined("the group has another kind now".to_owned()))?;
-        Ok(ReadView::new(index, typed))
+        typed.ok_or_else(|| GroupError::Quarantined("the group has another kind now".to_owned()))
     }
 
     /// One confirmation that what is applied here was current after this call began.

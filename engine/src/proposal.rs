@@ -70,6 +70,8 @@ pub struct Proposal<R> {
     group: GroupId,
     /// Kept while it may have to be handed in again.
     command: Bytes,
+    /// Refuse under another term.
+    if_term: Option<Term>,
     /// Wait for admission?
     patient: bool,
     /// Give up then.
