@@ -5,7 +5,7 @@
 
 use crate::node::ServerNode;
 use crate::resp::Reply;
-use pontoon::kv::KvStore;
+use pontoon::kv::KvMachine;
 use pontoon::{Group, GroupError, Lost, ProposeError, ReadError};
 
 /// The reply to a write that was not acknowledged.
@@ -26,7 +26,7 @@ pub(crate) fn propose_error(error: &ProposeError, slot: u16, node: &ServerNode) 
 }
 
 /// The reply to a read that was not served.
-pub(crate) fn read_error(error: &ReadError, slot: u16, node: &ServerNode, group: &Group<KvStore>) -> Reply {
+pub(crate) fn read_error(error: &ReadError, slot: u16, node: &ServerNode, group: &Group<KvMachine>) -> Reply {
     match error {
         ReadError::NoLeader => no_leader(),
         ReadError::Unconfirmed if node.leads(group) => Reply::error("CLUSTERDOWN no quorum confirmed the read in time"),

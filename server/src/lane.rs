@@ -8,7 +8,7 @@ use crate::cmd::{ReadCommand, WriteCommand};
 use crate::errors::{propose_error, read_error};
 use crate::node::ServerNode;
 use crate::resp::Reply;
-use pontoon::kv::KvStore;
+use pontoon::kv::KvMachine;
 use pontoon::{Applied, Group, Proposal, ProposeError, Read, Term};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +36,14 @@ impl KeyCommand {
 /// One group's share of a pipeline.
 pub(crate) struct Lane {
     node: Arc<ServerNode>,
-    group: Group<KvStore>,
+    group: Group<KvMachine>,
     /// Why nothing behind is taken any more; its text, without the slot.
     refused: Option<Reply>,
     answers: Vec<(usize, Reply)>,
 }
 
 impl Lane {
-    pub(crate) fn new(node: Arc<ServerNode>, group: Group<KvStore>) -> Lane {
+    pub(crate) fn new(node: Arc<ServerNode>, group: Group<KvMachine>) -> Lane {
         Lane { node, group, refused: None, answers: Vec::new() }
     }
 

@@ -36,11 +36,9 @@ pub(crate) enum LayoutError {
 }
 
 impl Layout {
-    /// A number that differs, for all practical purposes, whenever the layout does; compared between nodes when founding.
-    pub(crate) fn digest(&self) -> u64 {
-        let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
-        let seed = step(0xcbf2_9ce4_8422_2325, u64::from(self.groups));
-        self.voters.iter().fold(seed, |hash, node| step(hash, node.0))
+    /// What the engine compares between founders: groups and voters as text.
+    pub(crate) fn charter(&self) -> String {
+        format!("pontoon-server layout {VERSION}: {}", self.describe())
     }
 
     fn describe(&self) -> String {
@@ -106,6 +104,6 @@ mod tests {
         assert!(text.contains("founded with --groups 48") && text.contains("--groups 49"), "{text}");
         fs::write(dir.path().join(FILE), "{\"version\": 2}").unwrap();
         assert!(matches!(layout(48).settle(dir.path()), Err(LayoutError::Damaged(_))));
-        assert_ne!(layout(48).digest(), layout(49).digest());
+        assert_ne!(layout(48).charter(), layout(49).charter());
     }
 }

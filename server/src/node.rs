@@ -7,7 +7,7 @@ use crate::advert::Advert;
 use crate::errors::no_leader;
 use crate::resp::Reply;
 use crate::shards::Shards;
-use pontoon::kv::KvStore;
+use pontoon::kv::KvMachine;
 use pontoon::{Engine, Group, GroupId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ pub(crate) struct ServerNode {
     pub(crate) own: Advert,
     pub(crate) shards: Shards,
     /// By group id - 1.
-    groups: Vec<Group<KvStore>>,
+    groups: Vec<Group<KvMachine>>,
     /// How long a command may take.
     pub(crate) deadline: Duration,
     /// Numbers connections.
@@ -36,7 +36,7 @@ impl ServerNode {
         me: NodeId,
         own: Advert,
         shards: Shards,
-        groups: Vec<Group<KvStore>>,
+        groups: Vec<Group<KvMachine>>,
         deadline: Duration,
     ) -> ServerNode {
         assert_eq!(groups.len(), usize::from(shards.len()), "a handle for each group");
@@ -44,12 +44,12 @@ impl ServerNode {
         ServerNode { engine, me, own, shards, groups, deadline, connections, commands }
     }
 
-    pub(crate) fn group_of(&self, slot: u16) -> (GroupId, &Group<KvStore>) {
+    pub(crate) fn group_of(&self, slot: u16) -> (GroupId, &Group<KvMachine>) {
         let id = self.shards.group_of(slot);
         (id, &self.groups[id.0 as usize - 1])
     }
 
-    pub(crate) fn group(&self, id: u64) -> Option<&Group<KvStore>> {
+    pub(crate) fn group(&self, id: u64) -> Option<&Group<KvMachine>> {
         self.groups.get(usize::try_from(id.checked_sub(1)?).ok()?)
     }
 
@@ -58,7 +58,7 @@ impl ServerNode {
         self.groups.iter().map(|g| g.status().leader.map(|hint| hint.node)).collect()
     }
 
-    pub(crate) fn leads(&self, group: &Group<KvStore>) -> bool {
+    pub(crate) fn leads(&self, group: &Group<KvMachine>) -> bool {
         group.status().leader.is_some_and(|hint| hint.node == self.me)
     }
 
@@ -77,7 +77,7 @@ impl ServerNode {
     }
 
     /// What a client is told that should ask the leader.
-    pub(crate) fn not_leader(&self, group: &Group<KvStore>, slot: u16) -> Reply {
+    pub(crate) fn not_leader(&self, group: &Group<KvMachine>, slot: u16) -> Reply {
         group.status().leader.map_or_else(no_leader, |hint| self.moved(hint.node, slot))
     }
 

@@ -63,7 +63,9 @@ pub(crate) fn digest(node: &ServerNode, group: u64) -> Reply {
         .local_reader()
         .and_then(|reader| reader.digest().map_err(|e| pontoon::GroupError::Quarantined(e.to_string())))
     {
-        Ok((applied, hash)) => Reply::Array(vec![Reply::Int(applied.0 as i64), Reply::text(format!("{hash:016x}"))]),
+        Ok(digest) => {
+            Reply::Array(vec![Reply::Int(digest.applied.0 as i64), Reply::text(format!("{:016x}", digest.hash))])
+        }
         Err(error) => Reply::error(format!("ERR {error}")),
     }
 }

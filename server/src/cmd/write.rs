@@ -26,6 +26,7 @@ impl WriteCommand {
             KvResponse::Int(n) => Reply::Int(n),
             KvResponse::NotANumber => Reply::error("ERR value is not an integer or out of range"),
             KvResponse::Overflow => Reply::error("ERR increment or decrement would overflow"),
+            KvResponse::BadCommand => Reply::error("ERR the replicas do not know this command: upgrade them first"),
             KvResponse::TooLong => Reply::error("ERR string exceeds maximum allowed size"),
         }
     }

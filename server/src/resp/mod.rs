@@ -7,4 +7,4 @@ mod reply;
 mod request;
 
 pub(crate) use reply::{Protocol, Reply};
-pub(crate) use request::{Limits, ProtocolError, RequestParser};
+pub(crate) use request::{Limits, RequestParser};

@@ -10,8 +10,8 @@ use crate::layout::Layout;
 use crate::node::ServerNode;
 use crate::shards::Shards;
 use clap::Args;
-use pontoon::kv::{KvKind, KvStore};
-use pontoon::{Config, Engine, Event, Group, GroupId, GroupSpec, NodeId, Shutdown, StaticResolver};
+use pontoon::kv::{KvMachine, KvStore};
+use pontoon::{Config, Engine, Event, Group, GroupId, GroupSpec, NodeId, Shutdown};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ use tokio::sync::Semaphore;
 /// Most client connections at once.
 const CONNECTIONS: usize = 10_000;
 const KIND: &str = "kv";
+/// How long one wait for an event lasts.
+const LISTEN: Duration = Duration::from_secs(1);
 
 /// Flags of `pontoon serve`.
 #[derive(Args, Clone, Debug)]
@@ -157,29 +159,29 @@ async fn run(options: ServeOptions, checked: Checked) -> Result<(), Failure> {
 
 async fn open(options: &ServeOptions, checked: &Checked, own: &Advert) -> Result<Engine, Failure> {
     let mut config = Config::default();
-    config.insecure_peers = options.insecure_peers;
     if options.pollers > 0 {
-        config.pollers = options.pollers;
+        config.raft.pollers = options.pollers;
     }
-    let kind = KvKind::open(options.data.join("kv")).map_err(|e| Failure::Failed(format!("--data: {e}")))?;
     let engine = Engine::builder(options.data.join("engine"), checked.me)
         .config(config)
         .found(checked.peers.keys().copied().collect())
-        .founding_digest(checked.layout.digest())
+        .charter(checked.layout.charter())
         .listen(&checked.listen)
         .admin(&options.admin)
-        .resolver(StaticResolver::new(checked.peers.clone()))
+        .insecure_peers(options.insecure_peers)
+        .metrics(true)
+        .resolver(checked.peers.clone())
         .advert(own.encode())
-        .kind(KIND, kind);
+        .kind(KIND, KvStore::default());
     engine.open().await.map_err(|e| Failure::Failed(e.to_string()))
 }
 
-async fn create_groups(engine: &Engine, checked: &Checked) -> Result<Vec<Group<KvStore>>, Failure> {
+async fn create_groups(engine: &Engine, checked: &Checked) -> Result<Vec<Group<KvMachine>>, Failure> {
     let mut creations = Vec::new();
     for (id, _, _) in checked.shards.ranges() {
         let engine = engine.clone();
         let voters = checked.layout.voters.clone();
-        creations.push(tokio::spawn(async move { engine.create::<KvStore>(spec(id, voters)).await }));
+        creations.push(tokio::spawn(async move { engine.create::<KvMachine>(spec(id, voters)).await }));
     }
     let mut groups = Vec::with_capacity(creations.len());
     for creation in creations {
@@ -218,11 +220,10 @@ async fn accept(listener: TcpListener, node: Arc<ServerNode>) -> Result<(), Fail
 
 async fn poisoned(events: &mut pontoon::Events) -> String {
     loop {
-        match events.next().await {
+        match events.next(LISTEN).await {
             Some(Event::Poisoned(why)) => return why,
             Some(Event::Quarantined { group, why }) => tracing::error!(%group, why, "replica quarantined"),
-            Some(_) => {}
-            None => return "the engine has ended".to_owned(),
+            _ => {}
         }
     }
 }
