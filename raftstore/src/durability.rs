@@ -122,17 +122,19 @@ impl Active for Durability {
         if self.stopped {
             return Turn::IDLE;
         }
-        if now >= self.keep_at || (asked && self.ledger.is_volatile_heavy()) {
+        let keeps = now >= self.keep_at || (asked && self.ledger.is_volatile_heavy());
+        if keeps {
             self.keep_at = now.after(KEEP_EVERY);
             if self.ledger.take_volatile() {
                 self.router.mail().appliers(|| ApplierMsg::KeepDirty);
             }
         }
-        if asked || now >= self.ask_at {
+        let asks = asked || now >= self.ask_at;
+        if asks {
             self.ask_at = now.after(self.every);
             self.ask();
         }
-        Turn { worked: asked, next: self.ask_at.min(self.keep_at) }
+        Turn { worked: keeps || asks, next: self.ask_at.min(self.keep_at) }
     }
 
     fn wait(&mut self, at_most: Duration) {

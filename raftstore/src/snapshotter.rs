@@ -145,8 +145,10 @@ impl Snapshotter {
             }
             SnapshotTask::Drop(spool) => {
                 self.receptions.release(spool);
-                self.builds.release(spool);
-                self.spools.remove(spool);
+                // A spool that became a volatile machine's own snapshot outlives its delivery.
+                if !self.builds.release(spool) {
+                    self.spools.remove(spool);
+                }
             }
             SnapshotTask::Stop => self.stop(),
         }

@@ -65,6 +65,10 @@ impl Builds {
     /// A received snapshot became a volatile machine's contents; the applier has published it.
     pub(super) fn adopt(&mut self, spools: &mut Spools, mail: &Mail, new: KeptSnapshot, poller: PollerId) {
         let group = new.record.group;
+        if let Err(error) = spools.files.open(new.spool) {
+            // Its owner gave the install up: the older one must stand.
+            return tracing::warn!(%group, %error, "a published snapshot is gone");
+        }
         self.supersede(spools, new);
         self.tell_kept(mail, group, poller, SnapshotPurpose::Keep);
     }
@@ -75,9 +79,11 @@ impl Builds {
         kept.into_iter().chain(self.standing.remove(&group)).for_each(|spool| spools.remove(spool));
     }
 
-    /// The owner has no use for a file any more; the caller removes it.
-    pub(super) fn release(&mut self, spool: SpoolId) {
+    /// The owner has no use for a file any more. True: it is a volatile machine's own and stays.
+    #[must_use]
+    pub(super) fn release(&mut self, spool: SpoolId) -> bool {
         self.standing.retain(|_, standing| *standing != spool);
+        self.kept.values().any(|kept| kept.spool == spool)
     }
 
     fn stage(

@@ -1,0 +1,177 @@
+//! The applier on the machine twins: order, answers after the commit, and who falls when a machine does.
+#![allow(clippy::unwrap_used)]
+
+mod parts;
+
+use parts::{Disks, G, Node, add, counter, number, pos, record, spec_of};
+use pontoon_raft::{Entry, EntryKind};
+use pontoon_raftstore::codec::ReplicaRecord;
+use pontoon_raftstore::error::{Lost, ProposeError};
+use pontoon_raftstore::ids::{Generation, GroupId, ReplicaId};
+use pontoon_raftstore::mem::{MachineFault, MemNet};
+use pontoon_raftstore::task::{Applied, LifecycleMsg, PollerMsg};
+use pontoon_raftstore::testing::{KvSlot, LifecycleCell};
+use std::sync::Arc;
+
+const H: GroupId = GroupId(8);
+const ME: ReplicaId = ReplicaId(1);
+
+/// A node with the groups `G` and `H`.
+fn node(kind: &str) -> (Disks, Node) {
+    let mut disks = Disks::new(1, &Arc::new(MemNet::default()));
+    let mut node = disks.start();
+    for group in [G, H] {
+        create(&mut node, group, kind);
+    }
+    node.letters();
+    (disks, node)
+}
+
+fn create(node: &mut Node, group: GroupId, kind: &str) {
+    let done = LifecycleCell::new(node.power.clone());
+    node.mail().lifecycle(LifecycleMsg::Create { spec: spec_of(group, kind), done: done.clone() });
+    node.run();
+    done.take().unwrap().unwrap();
+}
+
+fn value(disks: &Disks, group: GroupId) -> Option<i64> {
+    counter(disks.durable.contents(group, ME, Generation(0)))
+}
+
+fn is_lost(slot: &KvSlot) -> bool {
+    matches!(slot.take(), Some(Err(ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, at: Some(_) })))
+}
+
+#[test]
+fn entries_are_applied_in_order_and_answered() {
+    let (disks, mut node) = node("kv");
+    let mut slots = node.apply(G, vec![add(2, 1), add(3, 10)]);
+    slots.extend(node.apply(G, vec![add(4, 100)]));
+    let other = node.apply(H, vec![add(2, 5)]);
+    node.run();
+    assert_eq!(slots.iter().map(|s| number(s)).collect::<Vec<_>>(), [1, 11, 111]);
+    assert_eq!(number(&other[0]), 5);
+    assert_eq!((value(&disks, G), value(&disks, H)), (Some(111), Some(5)));
+    // One event per group: the tasks of a turn are one run.
+    let upto: Vec<_> = node
+        .applied()
+        .into_iter()
+        .map(|a| if let Applied::Upto { group, index, .. } = a { (group.0, index.0) } else { panic!() })
+        .collect();
+    assert_eq!(upto, [(7, 4), (8, 2)]);
+}
+
+#[test]
+fn empty_entries_and_membership_changes_move_the_record_only() {
+    let (disks, mut node) = node("kv");
+    let empty = Entry { data: bytes::Bytes::new(), ..add(2, 1) };
+    let change = Entry { kind: EntryKind::ConfChangeV2, ..add(3, 1) };
+    let slots = node.apply(G, vec![empty, change]);
+    node.run();
+    let (data, meta) = disks.durable.contents(G, ME, Generation(0)).unwrap();
+    assert!(data.is_empty());
+    let stored = ReplicaRecord::decode(meta[ReplicaRecord::META_KEY].clone()).unwrap();
+    assert_eq!(stored, record(G, ME, 0, pos(3)));
+    for slot in slots {
+        let answer = slot.take();
+        assert!(matches!(answer, Some(Err(ProposeError::OutcomeUnknown { why: Lost::Overwritten, .. }))), "{answer:?}");
+    }
+}
+
+/// A failing machine falls alone; what shared its stage is applied again, once.
+fn one_falls(fault: MachineFault) {
+    let (disks, mut node) = node("kv");
+    disks.durable.fail_next(fault);
+    let lost = node.apply(H, vec![add(2, 1)]);
+    let kept = node.apply(G, vec![add(2, 3)]);
+    node.run();
+    assert!(is_lost(&lost[0]));
+    assert_eq!(number(&kept[0]), 3);
+    assert_eq!((value(&disks, G), value(&disks, H)), (Some(3), None));
+    let events = node.applied();
+    assert!(events.iter().any(|e| matches!(e, Applied::Failed { group: H, .. })));
+    assert!(events.iter().any(|e| matches!(e, Applied::Upto { group: G, .. })));
+    let late = node.apply(H, vec![add(3, 1)]);
+    node.run();
+    assert!(is_lost(&late[0]), "a stopped replica gets nothing more");
+    assert!(node.applied().is_empty());
+}
+
+#[test]
+fn a_failing_machine_falls_alone() {
+    one_falls(MachineFault::Apply(H));
+}
+
+#[test]
+fn a_panicking_machine_falls_alone() {
+    one_falls(MachineFault::ApplyPanics(H));
+}
+
+#[test]
+fn the_first_of_a_stage_may_fall_too() {
+    let (disks, mut node) = node("kv");
+    disks.durable.fail_next(MachineFault::Apply(G));
+    let lost = node.apply(G, vec![add(2, 3)]);
+    let kept = node.apply(H, vec![add(2, 1)]);
+    node.run();
+    assert!(is_lost(&lost[0]));
+    assert_eq!(number(&kept[0]), 1);
+    assert_eq!((value(&disks, G), value(&disks, H)), (None, Some(1)));
+}
+
+#[test]
+fn a_failed_commit_stops_the_kind_and_no_other() {
+    let (disks, mut node) = node("kv");
+    let cache = GroupId(9);
+    create(&mut node, cache, "cache");
+    node.letters();
+    disks.durable.fail_next(MachineFault::Commit);
+    let lost: Vec<_> = node.apply(G, vec![add(2, 1)]).into_iter().collect();
+    node.run();
+    let spared = node.apply(cache, vec![add(2, 9)]);
+    node.run();
+    assert!(is_lost(&lost[0]));
+    assert_eq!(number(&spared[0]), 9);
+    let events = node.applied();
+    let failed: Vec<u64> = events
+        .iter()
+        .filter_map(|e| if let Applied::Failed { group, .. } = e { Some(group.0) } else { None })
+        .collect();
+    assert_eq!(failed, [7, 8], "all of the kind, also those without work");
+    assert_eq!(value(&disks, G), None);
+}
+
+#[test]
+fn a_failed_durable_stops_the_kind() {
+    let (disks, mut node) = node("kv");
+    let _slots = node.apply(G, vec![add(2, 1)]);
+    node.run();
+    node.letters();
+    disks.durable.fail_next(MachineFault::Durable);
+    node.now = pontoon_raftstore::env::Instant(20_000_000_000);
+    node.run();
+    let failed = node.applied().iter().filter(|e| matches!(e, Applied::Failed { .. })).count();
+    assert_eq!(failed, 2);
+}
+
+#[test]
+fn durable_positions_reach_the_owners() {
+    let (disks, mut node) = node("kv");
+    let _slots = node.apply(G, vec![add(2, 1), add(3, 1)]);
+    node.run();
+    node.letters();
+    node.now = pontoon_raftstore::env::Instant(20_000_000_000);
+    node.run();
+    let durable = node.letters().into_iter().find_map(|l| if let PollerMsg::Durable(d) = l { Some(d) } else { None });
+    assert_eq!(durable.unwrap(), [(G, ME, Generation(0), pos(3))]);
+    disks.crash(1);
+    assert_eq!(value(&disks, G), Some(2), "what was reported survives");
+}
+
+#[test]
+#[should_panic(expected = "entries must follow what is applied")]
+fn a_gap_is_a_bug() {
+    let (_disks, mut node) = node("kv");
+    let _slots = node.apply(G, vec![add(3, 1)]);
+    node.run();
+}
