@@ -77,6 +77,18 @@ fn disturb(group: &mut Group, rng: &mut Rng, witness: &mut Witness) {
                 group.soup.push_back(m);
             }
         }
+        // A candidate whose disk is slow: may it win and crash before its own term is durable?
+        104..=108 => {
+            group.node(n).stalled = true;
+            group.raw(n).campaign(now);
+        }
+        109..=110 => {
+            let leader = group.nodes.iter().find(|x| x.raw.basic_status().role == StateRole::Leader);
+            if let Some(n) = leader.map(|x| x.config.id.0) {
+                group.restart(n);
+                witness.seen.insert(n, 0);
+            }
+        }
         100..=103 => group.soup.rotate_left((rng.below(3) as usize).min(group.soup.len())),
         _ => {
             let _ = group.raw(n).read_index(now, bytes::Bytes::from_static(b"r"));
@@ -120,7 +132,8 @@ fn figure_3_holds_on_random_schedules() {
     let only = std::env::var("PONTOON_SEED").ok().map(|s| s.parse().unwrap());
     let seeds = only.map_or(0..250, |s: u64| s..s + 1);
     let mut applied = 0;
-    for seed in seeds {
+    // 1112 found the original's early vote requests (see `Raft::post`) when this file was written.
+    for seed in seeds.chain(only.is_none().then_some(1112)) {
         let outcome = std::panic::catch_unwind(|| run(seed));
         assert!(outcome.is_ok(), "replay: PONTOON_SEED={seed} cargo test -p pontoon-raft --test paper figure_3");
         applied += outcome.unwrap_or(0);
