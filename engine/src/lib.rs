@@ -7,6 +7,7 @@
 //! Leaves to others: consensus and groups (`pontoon-raftstore`), the log on disk (`pontoon-wal`), the network
 //! (`pontoon-transport`). Invariant: futures here run on any executor; no method blocks except where it says so.
 
+mod admin;
 mod builder;
 pub mod config;
 mod core;
@@ -14,9 +15,12 @@ mod engine;
 mod erased;
 mod error;
 mod events;
+mod files;
 mod group;
 mod health;
+mod http;
 pub mod kv;
+mod metrics;
 mod oneshot;
 mod proposal;
 mod read;
@@ -25,6 +29,7 @@ mod state_machine;
 mod timer;
 mod wiring;
 
+pub use admin::{AdminApi, AdminResponse};
 pub use builder::Builder;
 pub use config::Config;
 pub use engine::{Engine, Peer, Shutdown, ShutdownReport};

@@ -198,7 +198,6 @@ impl StateMachine for KvMachine {
 
     fn destroy(self) -> Result<(), SmError> {
         // Unflushed: the log store's tombstone outlives a crash, this does not, and `retain` does it again then.
-        self.shared.release(self.owner);
         self.shared.db.erase(self.owner)
     }
 }

@@ -5,6 +5,8 @@
 //! Leaves to others: which keys belong to which group (the host). Invariant: position and data never part.
 
 mod command;
+#[cfg(test)]
+mod contract;
 mod db;
 mod durable;
 mod keys;
