@@ -28,10 +28,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Everybody who can reach `listen` is trusted. Default false.
     pub insecure_peers: bool,
-    /// Largest body on the lanes `Urgent` and `Append`. Default 9 MiB: the largest command (8 MiB) and what is around
-    /// it. At most 64 MiB. Same on all nodes; the smaller of two sides counts.
+    /// Largest body on the lanes `Urgent` and `Append`. Default 10 MiB: raftstore's largest command (8 MiB), the 1 MiB
+    /// of other messages that may share its frame, and their headers; raise it with `max_command`. At most 64 MiB. Of
+    /// two sides the smaller counts.
     pub max_frame: usize,
-    /// Largest body on the lane `Snapshot`: what a heartbeat may have to wait behind. Default 1 MiB + 64 KiB.
+    /// Largest body on the lane `Snapshot`, which is what a heartbeat may have to wait behind. Default 1 MiB + 256 KiB:
+    /// raftstore's largest chunk and its header.
     pub max_snapshot_frame: usize,
     /// Bounds of the send queues, per peer.
     pub queue: QueueBytes,
@@ -62,8 +64,8 @@ impl Config {
             node,
             listen,
             insecure_peers: false,
-            max_frame: 9 << 20,
-            max_snapshot_frame: (1 << 20) + (64 << 10),
+            max_frame: 10 << 20,
+            max_snapshot_frame: (1 << 20) + (256 << 10),
             queue: QueueBytes { urgent: 4 << 20, append: 32 << 20, snapshot: 4 << 20 },
             batch: 256 << 10,
             handshake_deadline: Duration::from_secs(5),

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use common::{Book, Event, Node, Raw, fake, fast, hello, proto, wire_hello};
 use pontoon_raftstore::env::{Lane, Refusal};
 use pontoon_raftstore::ids::{BootEpoch, ClusterId, Incarnation, NodeId, StoreSeq};
+use pontoon_transport::Config;
 use pontoon_transport::frame::{Caps, Decoder, Frame, Kind, header};
 use prost::Message;
 use std::fs;
@@ -78,7 +79,9 @@ fn frames_of_every_kind() {
 #[test]
 fn a_diallers_hello() {
     let (listener, book) = (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(Book::default()));
-    let node = Node::start(fast(A), &book);
+    // The caps of the file, whatever the defaults of today.
+    let config = Config { max_frame: 9 << 20, max_snapshot_frame: (1 << 20) + (64 << 10), ..fast(A) };
+    let node = Node::start(config, &book);
     book.0.lock().insert(B, listener.local_addr().unwrap());
     node.net.set_peers(vec![B]);
     let frame = Raw::new(listener.accept().unwrap().0).read().unwrap();

@@ -49,10 +49,10 @@ fn frames_pass_both_ways_on_every_lane_in_order() {
 fn the_largest_body_passes_and_a_larger_one_is_refused_at_the_door() {
     let (nodes, _book) = cluster(&[1, 2], |c| c.silence = Duration::from_secs(10));
     nodes[0].wait_up(B);
-    let body = Bytes::from((0..9 << 20).map(|n: u32| (n >> 3) as u8).collect::<Vec<_>>());
+    let body = Bytes::from((0..10 << 20).map(|n: u32| (n >> 3) as u8).collect::<Vec<_>>());
     nodes[0].net.send(B, Lane::Append, body.clone()).unwrap();
     nodes[1].fake.events.wait_for(&Event::Frame(A, Lane::Append, body));
-    let too_large = Bytes::from(vec![0; (9 << 20) + 1]);
+    let too_large = Bytes::from(vec![0; (10 << 20) + 1]);
     assert_eq!(nodes[0].net.send(B, Lane::Append, too_large), Err(SendError::TooLarge));
 }
 
