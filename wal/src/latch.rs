@@ -1,0 +1,101 @@
+//! The only file that holds a RocksDB handle, and the latch that closes for good at its first failed write.
+//!
+//! Leaves to others: what is written. RocksDB recovers by itself from some errors (a full disk) and goes on taking
+//! writes; after a failed write nobody knows what is on disk, so here nothing is tried again (law 7).
+//! Invariant: after an `Err` from `write` or `sync`, or a `poison`, every later call of those fails.
+
+use parking_lot::Mutex;
+use pontoon_raftstore::env::WriteFailed;
+use rocksdb::{DB, DBRawIterator, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A RocksDB behind its latch.
+pub(crate) struct Latch {
+    /// The database.
+    db: DB,
+    /// Options of a write that returns when it is on disk.
+    durable: WriteOptions,
+    /// Fast answer to "is it closed?". Invariant: set before `why` is first read as `Some`.
+    closed: AtomicBool,
+    /// What closed it.
+    why: Mutex<Option<String>>,
+}
+
+impl Latch {
+    /// Opens for writing. Recovers, flushes what was recovered and deletes its WAL files.
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Latch, rocksdb::Error> {
+        DB::open(options, path).map(Latch::around)
+    }
+
+    /// Recovers into memory; changes no file.
+    pub(crate) fn open_read_only(path: &Path, options: &Options) -> Result<Latch, rocksdb::Error> {
+        DB::open_for_read_only(options, path, false).map(Latch::around)
+    }
+
+    fn around(db: DB) -> Latch {
+        let mut durable = WriteOptions::default();
+        durable.set_sync(true);
+        Latch { db, durable, closed: AtomicBool::new(false), why: Mutex::new(None) }
+    }
+
+    /// One atomic write; on disk on return if `sync`. The sequence number after it.
+    pub(crate) fn write(&self, batch: WriteBatch, sync: bool) -> Result<u64, WriteFailed> {
+        self.check()?;
+        let result = if sync { self.db.write_opt(batch, &self.durable) } else { self.db.write(batch) };
+        self.settle(result)
+    }
+
+    /// Makes all earlier writes durable. The sequence number after them.
+    pub(crate) fn sync(&self) -> Result<u64, WriteFailed> {
+        self.check()?;
+        self.settle(self.db.flush_wal(true))
+    }
+
+    fn settle(&self, result: Result<(), rocksdb::Error>) -> Result<u64, WriteFailed> {
+        match result {
+            Ok(()) => Ok(self.db.latest_sequence_number()),
+            Err(e) => Err(self.poison(e.to_string())),
+        }
+    }
+
+    /// Closes the latch; the first reason stays.
+    pub(crate) fn poison(&self, why: String) -> WriteFailed {
+        let mut slot = self.why.lock();
+        let why = slot.get_or_insert(why).clone();
+        self.closed.store(true, Ordering::Release);
+        WriteFailed(why)
+    }
+
+    /// Fails once the latch is closed.
+    pub(crate) fn check(&self) -> Result<(), WriteFailed> {
+        if !self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(WriteFailed(self.why.lock().clone().unwrap_or_default()))
+    }
+
+    /// Sequence number of the last write, synced or not.
+    pub(crate) fn latest_sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
+    /// A consistent view.
+    pub(crate) fn snapshot(&self) -> Snapshot<'_> {
+        self.db.snapshot()
+    }
+
+    /// Walks the newest state.
+    pub(crate) fn iter(&self, options: ReadOptions) -> DBRawIterator<'_> {
+        self.db.raw_iterator_opt(options)
+    }
+
+    /// Names of the table files that may hold `key`; none: it comes from the WAL.
+    pub(crate) fn files_of(&self, key: &[u8]) -> Vec<String> {
+        let covers = |f: &rocksdb::LiveFile| {
+            f.start_key.as_deref().is_some_and(|s| s <= key) && f.end_key.as_deref().is_some_and(|e| key <= e)
+        };
+        let files = self.db.live_files().unwrap_or_default();
+        files.iter().filter(|f| covers(f)).map(|f| f.name.trim_start_matches('/').to_owned()).collect()
+    }
+}
