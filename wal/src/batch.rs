@@ -117,7 +117,7 @@ impl Encoder {
         let group = draft.group;
         let deleted = self.emit_deletions(draft, living, out);
         if let Some(creation) = draft.creation {
-            self.put_record(out, group, living.owner, &GroupRecord::Life(Life::Living(creation.clone())));
+            self.put_record(out, group, living.owner, &GroupRecord::Life(Life::Living(Box::new(creation.clone()))));
         }
         if let Some(begin) = &draft.begin {
             self.put_record(out, group, living.owner, &GroupRecord::Begin(begin.clone()));

@@ -37,7 +37,7 @@ pub(crate) struct Draft<'a> {
     /// New entries.
     pub(crate) run: Cow<'a, [Entry]>,
     /// Born in this batch.
-    pub(crate) creation: Option<&'a Box<Creation>>,
+    pub(crate) creation: Option<&'a Creation>,
     /// New truncation point (or generation).
     pub(crate) begin: Option<Truncation>,
     /// The intent changed.
@@ -110,7 +110,7 @@ impl<'a> Draft<'a> {
     fn create(
         &mut self,
         replica: ReplicaId,
-        creation: &'a Box<Creation>,
+        creation: &'a Creation,
         hard_state: HardState,
         seat: Option<&Seat>,
     ) -> Box<Living> {

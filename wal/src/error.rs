@@ -120,12 +120,8 @@ impl fmt::Display for CorruptRecord {
             (Some(group), None) => write!(f, "group {group}")?,
             (None, _) => f.write_str("node record")?,
         }
-        if self.files.is_empty() {
-            f.write_str(" (in the WAL)")?
-        } else {
-            write!(f, " ({})", self.files.join(", "))?
-        }
-        write!(f, ": {}", self.what)
+        let place = if self.files.is_empty() { "in the WAL".to_owned() } else { self.files.join(", ") };
+        write!(f, " ({place}): {}", self.what)
     }
 }
 

@@ -350,8 +350,8 @@ impl Log {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use pontoon_raftstore::ids::Generation;
     use Seen::{Absent, Newer, Older, Same};
+    use pontoon_raftstore::ids::Generation;
 
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Seen {

@@ -32,7 +32,7 @@ pub struct WalStore {
     store: StoreId,
     /// What only writing changes. Invariant: held while a write and its sync run.
     writer: Mutex<Writer>,
-    /// What open found, until `load` takes it.
+    /// What open found, until `load` takes it or a write outdates it.
     found: Mutex<Option<Recovered>>,
     /// Sequence number that open recovered.
     recovered: StoreSeq,
@@ -91,6 +91,7 @@ impl LogStore for WalStore {
         let mut writer = self.writer.lock();
         self.latch.check()?;
         let _unwinding = PoisonOnUnwind(&self.latch);
+        self.found.lock().take(); // stale from here on
         let Writer { encoder, seats, watermark, meters } = &mut *writer;
         let encoded = encoder.encode(batch, seats, &self.latch).map_err(|e| self.latch.poison(e.to_string()))?;
         meters.on_write(&Written::from(&encoded));
