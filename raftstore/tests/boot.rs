@@ -38,6 +38,9 @@ fn with_intent(mut s: StoredGroup, index: u64) -> StoredGroup {
     s
 }
 
+/// Name, log, machine, what the verdict must be.
+type Row = (&'static str, StoredGroup, Option<ReplicaRecord>, fn(&Verdict) -> bool);
+
 #[test]
 fn every_row_of_the_table() {
     let birth = stored(spec("kv").creation(), ME);
@@ -47,7 +50,7 @@ fn every_row_of_the_table() {
     let other_replica = record(G, ReplicaId(2), 0, pos(12));
     let other_group = record(GroupId(8), ME, 0, pos(12));
     let stop = |v: &Verdict| matches!(v, Verdict::Quarantine(_));
-    let rows: Vec<(&str, StoredGroup, Option<ReplicaRecord>, fn(&Verdict) -> bool)> = vec![
+    let rows: Vec<Row> = vec![
         ("no record, log begins at birth", birth.clone(), None, |v| *v == Verdict::Fresh),
         ("no record, log truncated", log(), None, stop),
         ("record of another replica", log(), Some(other_replica), |v| *v == Verdict::Garbage),

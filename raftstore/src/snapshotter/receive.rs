@@ -5,6 +5,7 @@
 //! a stream that ends in any other way leaves no file.
 
 use super::Spools;
+use super::send::{CHUNK, WINDOW};
 use crate::codec::{AckStatus, Digest, ReplicaRecord, SnapshotAck, SnapshotChunk, SnapshotFrame, SnapshotHeader};
 use crate::env::{Instant, Lane, PeerIdentity, SpoolWriter, Transport};
 use crate::ids::{GroupId, NodeId, SpoolId, StreamId};
@@ -93,6 +94,8 @@ impl Receptions {
         let known = self.open.get(&key).is_some_and(|r| r.from == from);
         let taken = match (&chunk.header, known) {
             (Some(header), false) => self.begin(now, spools, router, from, chunk.stream, header),
+            // Its first chunk was lost, so far: the header comes again.
+            (None, false) if chunk.offset < WINDOW * CHUNK => return self.expect_header(from, key.1),
             (None, false) => Err(Bad::Refused("it does not begin with its header")),
             (_, true) => Ok(()),
         };
@@ -101,6 +104,10 @@ impl Receptions {
             Ok((next, false)) => self.send(from, SnapshotAck { stream: key.1, next, status: AckStatus::More }),
             Err(bad) => self.fail(spools, from, key, bad),
         }
+    }
+
+    fn expect_header(&self, from: PeerIdentity, stream: StreamId) {
+        self.send(from, SnapshotAck { stream, next: 0, status: AckStatus::More });
     }
 
     /// Gives up what has gone silent; when is the next one due?

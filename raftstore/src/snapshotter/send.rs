@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Content bytes of a chunk.
 pub(super) const CHUNK: u64 = 256 << 10;
 /// Chunks that may be unacknowledged.
-const WINDOW: u64 = 4;
+pub(super) const WINDOW: u64 = 4;
 /// Most streams at once; more are refused and raft asks again.
 const MAX_STREAMS: usize = 64;
 /// Most chunks of one turn.
