@@ -141,6 +141,12 @@ impl Mail {
         let _stopped = self.lifecycle.send(letter);
     }
 
+    /// Letters that lifecycle has not taken yet.
+    #[must_use]
+    pub fn lifecycle_backlog(&self) -> usize {
+        self.lifecycle.len()
+    }
+
     /// To durability.
     pub fn durability(&self, letter: DurabilityMsg) {
         let _stopped = self.durability.send(letter);

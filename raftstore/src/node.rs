@@ -73,6 +73,7 @@ pub fn boot(inputs: NodeInputs) -> Result<(NodeHandle, NodeParts), BootError> {
     let lifecycle = Inbox::new(inboxes.lifecycle);
     let lifecycle = Lifecycle::new(lifecycle, router.clone(), &env, me.node, me.epoch, &prepared, &tombstones);
     let Prepared { replicas, stopped, kept, next_spool } = prepared;
+    tombstones.iter().for_each(|t| router.mark_destroyed(t.group));
     replicas.into_iter().for_each(|r| r.launch(&router));
     stopped.iter().for_each(|s| s.show(&router));
     let log = SharedLog::new(env.log.clone(), env.clock.clone(), router.clone());

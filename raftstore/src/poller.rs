@@ -128,12 +128,12 @@ impl Poller {
         let drained = self.drain_inbox();
         self.fire_deadlines();
         self.watch_disk(now);
-        let more = self.settle_touched();
+        self.settle_touched();
         self.send();
         self.hand_to_writer(now);
         self.deliver_letters();
         self.report.turn(&mut self.work, self.replicas.iter().flatten().map(|r| &**r));
-        Turn { worked: drained || more, next: self.next_wake() }
+        Turn { worked: drained || !self.touched.is_empty(), next: self.next_wake() }
     }
 
     /// Takes a bounded bite of the inbox.
@@ -250,8 +250,8 @@ impl Poller {
         self.work.silent = stalled;
     }
 
-    /// Every touched replica's turn ends: one `Ready` each. Returns whether some have more.
-    fn settle_touched(&mut self) -> bool {
+    /// Every touched replica's turn ends: one `Ready` each. Those that have more are touched again.
+    fn settle_touched(&mut self) {
         let touched = std::mem::take(&mut self.touched);
         for place in &touched {
             let Some(replica) = self.replicas[*place as usize].as_mut() else { continue };
@@ -265,7 +265,6 @@ impl Poller {
                 self.touch_place(*place);
             }
         }
-        !self.touched.is_empty()
     }
 
     /// Messages leave before the batch is written: none of them promises what is in it (thesis 10.2.1).

@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Snapshot frames that may wait; the sender's window is far below it.
-const SNAPSHOT_BACKLOG: usize = 256;
+const SNAPSHOT_BACKLOG: usize = 64;
+/// Letters at lifecycle above which messages for unknown groups are dropped.
+const STRANGER_BACKLOG: usize = 1024;
 
 /// The outside of one replica.
 pub struct GroupCell {
@@ -227,7 +229,8 @@ impl Router {
     /// A replica may be born by what a leader says, never by a vote (law 8).
     fn on_unknown(&self, from: PeerIdentity, message: GroupMessage) {
         dropped("unknown_group");
-        if matches!(message.message.body, Body::Append(_) | Body::Heartbeat { .. }) {
+        let may_bear = matches!(message.message.body, Body::Append(_) | Body::Heartbeat { .. });
+        if may_bear && self.mail.lifecycle_backlog() < STRANGER_BACKLOG {
             self.mail.lifecycle(LifecycleMsg::Unknown { from, message: Box::new(message) });
         }
     }

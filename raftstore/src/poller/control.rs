@@ -6,7 +6,7 @@
 use super::Poller;
 use crate::error::{AdminError, GroupError};
 use crate::events::Event;
-use crate::ids::{Generation, GroupId, LogPos, ReplicaId, Tick};
+use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
 use crate::proposal::AdminSlot;
 use crate::replica::{Replica, Surroundings};
 use crate::task::{Control, Newborn, SnapshotEvent, SnapshotTask};
@@ -102,19 +102,24 @@ impl Poller {
 
     /// Answers everybody, writes commits that were put off, and ends.
     fn stop(&mut self) {
+        if self.stopped {
+            return;
+        }
+        self.stopped = true;
         for replica in self.replicas.iter_mut().flatten() {
             replica.on_stop(&mut self.work);
         }
         self.refuse_all(GroupError::ShuttingDown);
-        self.stopped = true;
     }
 
     /// The node is poisoned: everybody is told that the outcome is unknown, and nothing leaves any more (law 7).
     pub(super) fn abandon(&mut self, why: &str) {
+        if matches!(self.closed, Some(GroupError::Quarantined(_))) {
+            return;
+        }
         let closed = GroupError::Quarantined(format!("the log store is poisoned: {why}"));
         for replica in self.replicas.iter_mut().flatten() {
-            replica.fail_waiters(&closed, &self.work);
-            replica.armed = Tick::MAX;
+            replica.abandon(&closed, &self.work);
         }
         self.refuse_all(closed);
         self.places.clear();
@@ -126,9 +131,12 @@ impl Poller {
         self.work.outbox.clear();
     }
 
-    /// Answers what still waits in the inbox, and all that comes later.
+    /// Answers what still waits in the inbox, and all that comes later: no group is found any more.
     fn refuse_all(&mut self, why: GroupError) {
         self.places.clear();
         self.closed = Some(why);
+        while let Some(letter) = self.parts.inbox.take() {
+            self.on_letter(letter);
+        }
     }
 }

@@ -331,9 +331,18 @@ impl Replica {
 
     /// The node stops: a commit that was not worth a write of its own goes out now.
     pub fn on_stop(&mut self, work: &mut Work) {
-        self.fail_waiters(&GroupError::ShuttingDown, work);
+        self.abandon(&GroupError::ShuttingDown, work);
         if matches!(self.phase, Phase::Running) {
             self.write_lazy_commit(work);
+        }
+    }
+
+    /// Nothing happens here any more: everybody is answered, a burial's caller too (its tombstone may be there).
+    pub fn abandon(&mut self, why: &GroupError, work: &Work) {
+        self.fail_waiters(why, work);
+        if let Phase::Burying(done) = &self.phase {
+            done.done(Err(AdminError::Group(why.clone())));
+            self.phase = Phase::Quarantined(why.to_string());
         }
     }
 

@@ -22,6 +22,22 @@ struct Waiting {
     slot: Arc<dyn ReplySlot>,
 }
 
+/// Commands that are appended together.
+#[derive(Default)]
+struct Run {
+    commands: Vec<Bytes>,
+    slots: Vec<Arc<dyn ReplySlot>>,
+    bytes: u64,
+}
+
+impl Run {
+    fn push(&mut self, proposal: Proposal) {
+        self.bytes += proposal.command.len() as u64;
+        self.commands.push(proposal.command);
+        self.slots.push(proposal.slot);
+    }
+}
+
 /// Commands of one group on their way.
 #[derive(Default)]
 pub(super) struct PendingProposals {
@@ -129,20 +145,26 @@ impl Replica {
         let staged = std::mem::take(&mut self.proposals.staged);
         work.budget.give_back(staged.iter().map(Proposal::cost).sum());
         let term = self.raft.basic_status().term;
-        let (mut commands, mut slots) = (Vec::with_capacity(staged.len()), Vec::with_capacity(staged.len()));
+        let mut run = Run::default();
         for p in staged {
-            match p.if_term {
-                Some(asked) if asked != term => p.slot.fail(ProposeError::Fenced { now: term }),
-                _ => {
-                    commands.push(p.command);
-                    slots.push(p.slot);
-                }
+            if p.if_term.is_some_and(|asked| asked != term) {
+                p.slot.fail(ProposeError::Fenced { now: term });
+                continue;
             }
+            // The core lets any first run in, however large: one is never above the group's limit.
+            if run.bytes + p.command.len() as u64 > self.limits.group_inflight_bytes {
+                self.append_run(std::mem::take(&mut run), work);
+            }
+            run.push(p);
         }
-        self.append_run(commands, slots, work);
+        self.append_run(run, work);
     }
 
-    fn append_run(&mut self, commands: Vec<Bytes>, slots: Vec<Arc<dyn ReplySlot>>, work: &mut Work) {
+    fn append_run(&mut self, run: Run, work: &mut Work) {
+        let Run { commands, slots, .. } = run;
+        if commands.is_empty() {
+            return;
+        }
         match self.raft.propose_batch(work.now, commands.clone()) {
             Ok(Some(first)) => {
                 for (n, (command, slot)) in commands.iter().zip(slots).enumerate() {

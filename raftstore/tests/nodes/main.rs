@@ -1,0 +1,321 @@
+//! Whole nodes on the twins, turned by hand: elections, writes, reads, restarts, transfers, overload, poison, snapshots.
+//!
+//! Leaves to others: random faults and histories (the simulator).
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod cluster;
+mod threaded;
+
+use bytes::Bytes;
+use cluster::{Cluster, GROUP};
+use pontoon_raftstore::config::Config;
+use pontoon_raftstore::error::{GroupError, Limit, Lost, ProposeError, ReadError};
+use pontoon_raftstore::ids::{GroupId, NodeId};
+use pontoon_raftstore::mem::{MachineFault, WriteFault};
+use pontoon_raftstore::proposal::AdminDone;
+use pontoon_raftstore::testing::{KvOp, KvRet};
+use std::time::Duration;
+
+fn three() -> Cluster {
+    let mut c = Cluster::new(3, Config::default());
+    c.create(GROUP);
+    c
+}
+
+fn put(key: &'static str, value: &'static str) -> KvOp {
+    KvOp::Put(vec![(Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()))])
+}
+
+fn others(c: &Cluster, but: NodeId) -> Vec<NodeId> {
+    c.nodes.keys().copied().filter(|n| *n != but).collect()
+}
+
+fn assert_equal_contents(c: &mut Cluster) {
+    c.ticks(5);
+    let contents = c.contents(GROUP);
+    assert!(contents.windows(2).all(|w| w[0] == w[1]), "{contents:?}");
+}
+
+#[test]
+fn three_nodes_elect_commit_and_apply() {
+    let mut c = three();
+    let (_, ret) = c.put("k", "v").unwrap();
+    assert_eq!(ret, KvRet::Done);
+    assert_equal_contents(&mut c);
+    assert_eq!(c.contents(GROUP)[0].len(), 1);
+}
+
+#[test]
+fn the_first_candidate_leads_without_waiting_for_a_timeout() {
+    let c = three();
+    assert!(c.leader(GROUP).is_some());
+}
+
+#[test]
+fn a_follower_names_the_leader() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.ticks(2);
+    let follower = others(&c, leader)[0];
+    match c.propose(follower, GROUP, &put("k", "v")) {
+        Err(ProposeError::NotLeader { leader: Some(hint) }) => assert_eq!(hint.node, leader),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(c.propose(leader, GroupId(99), &put("k", "v")).unwrap_err(), GroupError::NotFound(GroupId(99)).into());
+}
+
+#[test]
+fn reads_are_confirmed_on_every_replica() {
+    let mut c = three();
+    let (at, _) = c.put("k", "v").unwrap();
+    for node in [1, 2, 3].map(NodeId) {
+        assert!(c.read_now(node).unwrap() >= at.index);
+        assert!(c.nodes[&node].handle.status(GROUP).unwrap().applied >= at.index);
+    }
+}
+
+#[test]
+fn a_read_without_a_quorum_is_not_served() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.cut_off.extend(others(&c, leader));
+    let slot = c.read(leader, GROUP).unwrap();
+    c.settle();
+    assert_eq!(slot.take(), None);
+    c.ticks(40);
+    assert!(matches!(slot.take(), Some(Err(ReadError::Unconfirmed | ReadError::NoLeader))));
+}
+
+#[test]
+fn all_nodes_crash_and_nothing_acknowledged_is_lost() {
+    let mut c = three();
+    for (k, v) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        c.put(k, v).unwrap();
+    }
+    for node in [1, 2, 3].map(NodeId) {
+        c.crash_and_restart(node);
+    }
+    c.put("d", "4").unwrap();
+    assert_equal_contents(&mut c);
+    assert_eq!(c.contents(GROUP)[0].len(), 4);
+}
+
+#[test]
+fn a_deposed_leaders_write_is_answered_once_its_fate_is_known_or_given_up() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.cut_off.insert(leader);
+    let slot = c.propose(leader, GROUP, &put("lost", "1")).unwrap();
+    c.ticks(5);
+    assert_eq!(slot.take(), None);
+    c.ticks(60);
+    let unknown = slot.take().unwrap().unwrap_err();
+    assert!(matches!(unknown, ProposeError::OutcomeUnknown { why: Lost::Leadership, .. }), "{unknown:?}");
+    c.cut_off.clear();
+    c.ticks(20);
+    c.put("k", "v").unwrap();
+    assert_equal_contents(&mut c);
+}
+
+#[test]
+fn an_overwritten_write_is_told() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.cut_off.insert(leader);
+    let slot = c.propose(leader, GROUP, &put("lost", "1")).unwrap();
+    c.ticks(25);
+    let next = c.await_leader(GROUP);
+    assert_ne!(next, leader);
+    c.put("k", "v").unwrap();
+    c.cut_off.clear();
+    c.ticks(5);
+    let unknown = slot.take().unwrap().unwrap_err();
+    assert!(matches!(unknown, ProposeError::OutcomeUnknown { .. }), "{unknown:?}");
+    assert_equal_contents(&mut c);
+}
+
+#[test]
+fn leadership_is_handed_over_on_request() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.put("k", "v").unwrap();
+    let to = others(&c, leader)[0];
+    let slot = c.transfer(leader, to);
+    c.ticks(2);
+    assert_eq!(slot.take(), Some(Ok(AdminDone::Leader(to))));
+    assert_eq!(c.leader(GROUP), Some(to));
+}
+
+#[test]
+fn a_slow_disk_of_the_leader_does_not_delay_commits() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.ticks(3);
+    c.nodes.get_mut(&leader).unwrap().hung.insert("log_writer");
+    let slot = c.propose(leader, GROUP, &put("k", "v")).unwrap();
+    c.settle();
+    let status = c.nodes[&leader].handle.status(GROUP).unwrap();
+    assert!(status.commit > status.applied, "committed by the others, not applied before it is durable here");
+    assert_eq!(slot.take(), None);
+    c.nodes.get_mut(&leader).unwrap().hung.clear();
+    c.settle();
+    assert!(slot.take().unwrap().is_ok());
+}
+
+#[test]
+fn a_hung_disk_hands_its_leaders_over() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.ticks(3);
+    c.nodes.get_mut(&leader).unwrap().hung.insert("log_writer");
+    let slot = c.propose(leader, GROUP, &put("k", "v")).unwrap();
+    c.ticks(100);
+    let next = c.await_leader(GROUP);
+    assert_ne!(next, leader);
+    c.nodes.get_mut(&leader).unwrap().hung.clear();
+    c.ticks(5);
+    assert!(slot.take().is_some());
+    c.put("l", "w").unwrap();
+    assert_equal_contents(&mut c);
+}
+
+#[test]
+fn a_failed_sync_poisons_the_node_and_answers_everybody() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.ticks(3);
+    c.nodes[&leader].disk.fail_next_write(WriteFault::FailedButDurable);
+    let slot = c.propose(leader, GROUP, &put("k", "v")).unwrap();
+    c.settle();
+    let answer = slot.take().unwrap();
+    assert!(answer.is_ok() || matches!(answer, Err(ProposeError::OutcomeUnknown { .. })), "{answer:?}");
+    assert!(c.nodes[&leader].handle.health(Duration::from_secs(10)).poisoned.is_some());
+    assert!(c.propose(leader, GROUP, &put("k", "v")).unwrap_err().never_appended());
+    c.cut_off.insert(leader);
+    c.ticks(40);
+    c.put("l", "w").unwrap();
+}
+
+#[test]
+fn over_the_groups_limit_is_overloaded_and_never_appended() {
+    let config = Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, ..Config::default() };
+    let mut c = Cluster::new(3, config);
+    c.create(GROUP);
+    let leader = c.await_leader(GROUP);
+    c.ticks(3);
+    c.cut_off.extend(others(&c, leader));
+    let value = Bytes::from(vec![b'x'; 900]);
+    let slots: Vec<_> = (0..20)
+        .map(|n| c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), value.clone())])).unwrap())
+        .collect();
+    c.settle();
+    let refused: Vec<_> = slots.iter().filter_map(|s| s.take()).map(Result::unwrap_err).collect();
+    assert!(refused.len() >= 15, "{}", refused.len());
+    assert!(refused.iter().all(|e| *e == ProposeError::Overloaded(Limit::GroupInflight)), "{refused:?}");
+    let huge = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 2 << 10]))]);
+    assert!(matches!(c.propose(leader, GROUP, &huge), Err(ProposeError::TooLarge(..))));
+}
+
+#[test]
+fn over_the_nodes_budget_is_overloaded() {
+    let config =
+        Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, node_bytes: 4 << 10, ..Config::default() };
+    let mut c = Cluster::new(1, config);
+    c.create(GROUP);
+    let leader = c.await_leader(GROUP);
+    c.ticks(3);
+    c.nodes.get_mut(&leader).unwrap().hung.insert("poller");
+    let op = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 900]))]);
+    let all: Vec<_> = (0..8).map(|_| c.propose(leader, GROUP, &op)).collect();
+    assert!(all[0].is_ok());
+    assert_eq!(all[7].as_ref().unwrap_err(), &ProposeError::Overloaded(Limit::NodeInflight));
+    c.nodes.get_mut(&leader).unwrap().hung.clear();
+    c.ticks(2);
+    assert!(all.into_iter().flatten().all(|s| s.take().unwrap().is_ok()));
+    assert!(c.propose(leader, GROUP, &op).is_ok());
+}
+
+#[test]
+fn the_leader_names_the_disks_of_the_first_members() {
+    let mut c = three();
+    c.await_leader(GROUP);
+    c.ticks(60);
+    for node in c.nodes.values() {
+        let members = node.handle.status(GROUP).unwrap().members;
+        let disks: Vec<u64> = members.iter().map(|m| m.2.0).collect();
+        assert_eq!(disks, [101, 102, 103]);
+    }
+}
+
+#[test]
+fn a_laggard_is_served_from_the_log_or_by_a_snapshot() {
+    let config = Config { log_keep: 16 << 10, durable_every: Duration::from_millis(500), ..Config::default() };
+    let mut c = Cluster::new(3, config);
+    c.create(GROUP);
+    let leader = c.await_leader(GROUP);
+    let laggard = others(&c, leader)[0];
+    c.cut_off.insert(laggard);
+    let value = Bytes::from(vec![b'x'; 1000]);
+    for n in 0..60_u8 {
+        let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), value.clone())])).unwrap();
+        c.ticks(1);
+        assert!(slot.take().unwrap().is_ok());
+    }
+    let first = c.nodes[&leader].handle.status(GROUP).unwrap().first;
+    assert!(first.0 > 20, "the log was truncated: begins at {first}");
+    c.cut_off.clear();
+    c.ticks(60);
+    let status = c.nodes[&laggard].handle.status(GROUP).unwrap();
+    assert_eq!(status.generation.0, 1, "a snapshot was installed");
+    assert_equal_contents(&mut c);
+    c.crash_and_restart(laggard);
+    c.put("after", "restart").unwrap();
+    assert_equal_contents(&mut c);
+}
+
+#[test]
+fn inline_sync_serves_the_same() {
+    let mut c = Cluster::new(3, Config { inline_sync: true, ..Config::default() });
+    c.create(GROUP);
+    c.put("k", "v").unwrap();
+    assert_equal_contents(&mut c);
+}
+
+#[test]
+fn a_destroyed_replica_stays_destroyed() {
+    let mut c = three();
+    c.put("k", "v").unwrap();
+    let leader = c.await_leader(GROUP);
+    let gone = others(&c, leader)[0];
+    assert_eq!(c.destroy(gone, GROUP), Ok(()));
+    let status = c.nodes[&gone].handle.status(GROUP);
+    assert_eq!(status.unwrap_err(), GroupError::Destroyed(GROUP));
+    c.put("l", "w").unwrap();
+    c.ticks(20);
+    assert!(c.nodes[&gone].handle.status(GROUP).is_err(), "not born again by its leader's messages");
+    c.crash_and_restart(gone);
+    c.ticks(20);
+    assert_eq!(c.nodes[&gone].handle.status(GROUP).unwrap_err(), GroupError::Destroyed(GROUP));
+    assert_eq!(c.destroy(gone, GROUP), Ok(()), "once more is fine");
+}
+
+#[test]
+fn a_failing_machine_quarantines_one_replica_and_hands_its_leader_over() {
+    let mut c = three();
+    let other = GroupId(8);
+    c.create(other);
+    let leader = c.await_leader(GROUP);
+    c.put("k", "v").unwrap();
+    c.nodes[&leader].machines.fail_next(MachineFault::Apply(GROUP));
+    let slot = c.propose(leader, GROUP, &put("l", "w")).unwrap();
+    c.settle();
+    assert!(matches!(slot.take(), Some(Err(ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, .. }))));
+    let handle = c.nodes[&leader].handle.clone();
+    assert!(handle.status(GROUP).unwrap().quarantined.is_some());
+    let refused = c.propose(leader, GROUP, &put("m", "x")).unwrap_err();
+    assert!(matches!(refused, ProposeError::Group(GroupError::Quarantined(_))));
+    assert!(handle.status(other).unwrap().quarantined.is_none(), "the others go on");
+    c.ticks(3);
+    let next = c.leader(GROUP).filter(|l| *l != leader);
+    assert!(next.is_some(), "without waiting for an election timeout");
+}
