@@ -56,7 +56,8 @@ const BANS: &[(&str, &str, &[&str], &str)] = &[
 const STRATA: &[(&[&str], u8)] = &[
     (&["ids", "error", "config", "task", "env", "turn", "group_spec", "group_status"], 0),
     (&["codec", "mail", "inbox", "router", "proposal", "identity", "budget", "health", "events"], 1),
-    (&["log_cache", "outbox", "replica"], 2),
+    (&["guard", "spool", "ledger"], 1),
+    (&["log_cache", "outbox", "replica", "prepared"], 2),
     (&["poller", "log_writer", "log_reader", "applier", "ticker", "lifecycle", "snapshotter", "boot", "durability"], 3),
     (&["node", "threads"], 4),
     (&["mem", "testing", "sim"], 5),
