@@ -42,14 +42,14 @@ const BANS: &[(&str, &str, &[&str], &str)] = &[
     ("raftstore", "std::net", &[], "ask the Transport"),
     ("raftstore", "Durable::attest", &["mem/log_store.rs"], "only a LogStore attests durability"),
     ("wal", "tokio", &[], "the log store is synchronous"),
-    ("wal", "pontoon_transport", &[], "adapters never import each other"),
+    ("wal", "pontoon_transport::", &[], "adapters never import each other"),
     ("transport", "rocksdb", &[], "the network stores nothing"),
-    ("transport", "pontoon_wal", &[], "adapters never import each other"),
-    ("engine", "pontoon_wal", &["wiring.rs"], "adapters are named in the wiring alone"),
-    ("engine", "pontoon_transport", &["wiring.rs"], "adapters are named in the wiring alone"),
-    ("server", "pontoon_raftstore", &[], "what the server needs, the engine offers to all"),
-    ("server", "pontoon_wal", &[], "what the server needs, the engine offers to all"),
-    ("server", "pontoon_transport", &[], "what the server needs, the engine offers to all"),
+    ("transport", "pontoon_wal::", &[], "adapters never import each other"),
+    ("engine", "pontoon_wal::", &["wiring.rs"], "adapters are named in the wiring alone"),
+    ("engine", "pontoon_transport::", &["wiring.rs"], "adapters are named in the wiring alone"),
+    ("server", "pontoon_raftstore::", &[], "what the server needs, the engine offers to all"),
+    ("server", "pontoon_wal::", &[], "what the server needs, the engine offers to all"),
+    ("server", "pontoon_transport::", &[], "what the server needs, the engine offers to all"),
 ];
 
 /// Strata of raftstore: a file imports only its own or lower ones.

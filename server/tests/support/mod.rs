@@ -1,0 +1,218 @@
+//! What the process tests share: a cluster in a temporary directory, clients that write histories, and the verdict.
+//!
+//! Leaves to others: which faults (each test). Invariant: a refused command is left out of the history (it was never
+//! appended); one without an answer stays as "unknown".
+#![allow(clippy::unwrap_used, dead_code, clippy::print_stdout)]
+
+use bytes::Bytes;
+use pontoon_raftstore::testing::kv::{KvOp, KvRet};
+use pontoon_raftstore::testing::linearizability::{KvCall, KvVerdict, check_kv};
+use pontoon_server::client::{Answer, ClusterClient, Value};
+use pontoon_server::harness::{Nodes, NodesConfig, digests, wait_all_led};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Steps that the checker may take for one key.
+const BUDGET: u64 = 20_000_000;
+
+/// Three nodes below `dir`; not started.
+pub fn three_nodes(dir: &Path, groups: u16, flags: &[&str]) -> Nodes {
+    let binary = env!("CARGO_BIN_EXE_pontoon").into();
+    let flags = flags.iter().map(|f| (*f).to_owned()).collect();
+    Nodes::new(NodesConfig { binary, dir: dir.to_path_buf(), nodes: 3, groups, flags }).unwrap()
+}
+
+/// How many rounds a test runs: few in the gate, `PONTOON_ROUNDS` for the record.
+pub fn rounds(default: u64) -> u64 {
+    std::env::var("PONTOON_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(default)
+}
+
+/// Waits until every node sees every slot led; prints the nodes' logs if that does not happen.
+pub async fn all_led(nodes: &Nodes) {
+    let all = nodes.redis();
+    if wait_all_led(&all, &all, PATIENCE).await.is_none() {
+        for node in &nodes.nodes {
+            let log = std::fs::read_to_string(&node.log).unwrap_or_default();
+            println!("--- node {}\n{}", node.id, log.lines().rev().take(40).collect::<Vec<_>>().join("\n"));
+        }
+        panic!("the cluster did not come up within {PATIENCE:?}");
+    }
+}
+
+/// Clients under way; each has one command in flight.
+pub struct Clients {
+    stop: Arc<AtomicBool>,
+    pub acknowledged: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+    running: JoinSet<Vec<KvCall>>,
+    began: Instant,
+    addrs: Vec<String>,
+}
+
+/// What clients saw.
+#[derive(Default)]
+pub struct Seen {
+    pub history: Vec<KvCall>,
+    pub acknowledged: u64,
+    pub refused: u64,
+    pub unknown: u64,
+}
+
+impl Clients {
+    /// `round` names the keys: histories of different rounds share none.
+    pub fn start(addrs: Vec<String>, clients: u64, keys: u64, round: &str, seed: u64) -> Clients {
+        let mut c = Clients {
+            stop: Arc::default(),
+            acknowledged: Arc::default(),
+            refused: Arc::default(),
+            running: JoinSet::new(),
+            began: Instant::now(),
+            addrs,
+        };
+        for id in 0..clients {
+            let client = Client {
+                id,
+                rng: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id,
+                keys,
+                round: round.to_owned(),
+                began: c.began,
+                stop: Arc::clone(&c.stop),
+                acknowledged: Arc::clone(&c.acknowledged),
+                refused: Arc::clone(&c.refused),
+            };
+            c.running.spawn(client.run(c.addrs.clone()));
+        }
+        c
+    }
+
+    /// Waits until so many commands were acknowledged.
+    pub async fn acknowledge(&self, at_least: u64) {
+        let began = Instant::now();
+        while self.acknowledged.load(Ordering::Relaxed) < at_least {
+            assert!(began.elapsed() < 3 * PATIENCE, "only {:?} of {at_least} acknowledged", self.acknowledged);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Lets everybody finish, then reads every key once more through the cluster: a lost write shows as a violation.
+    pub async fn finish(mut self, round: &str, keys: u64) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut seen = Seen::default();
+        while let Some(calls) = self.running.join_next().await {
+            seen.history.extend(calls.unwrap());
+        }
+        seen.acknowledged = self.acknowledged.load(Ordering::Relaxed);
+        seen.refused = self.refused.load(Ordering::Relaxed);
+        seen.unknown = seen.history.iter().filter(|c| c.ended.is_none()).count() as u64;
+        let mut client = ClusterClient::new(self.addrs.clone(), PATIENCE);
+        for key in (0..keys).map(|k| key_name(round, k)) {
+            let began = micros(self.began);
+            let answer = client.call_retrying(&key, &[b"GET", &key], 500).await;
+            let Answer::Done(value) = answer else { panic!("{key:?} cannot be read back: {answer:?}") };
+            let ended = Some((micros(self.began), to_ret(&KvOp::Get(vec![key.clone()]), value)));
+            seen.history.push(KvCall { op: KvOp::Get(vec![key]), began, ended });
+        }
+        seen
+    }
+}
+
+impl Seen {
+    /// The checker's verdict.
+    pub fn verdict(&self) -> KvVerdict {
+        check_kv(&self.history, BUDGET)
+    }
+
+    pub fn report(&self, what: &str) {
+        println!("{what}: {} acknowledged, {} refused, {} unknown", self.acknowledged, self.refused, self.unknown);
+    }
+}
+
+/// Each group's contents are equal on all replicas.
+pub async fn equal_contents(nodes: &Nodes) {
+    for group in 1..=u64::from(nodes.groups()) {
+        let found = digests(&nodes.redis(), group, PATIENCE).await;
+        let found = found.unwrap_or_else(|| panic!("group {group}: replicas do not reach one applied index"));
+        assert!(found.iter().all(|f| f.1 == found[0].1), "group {group}: contents differ: {found:?}");
+    }
+}
+
+struct Client {
+    id: u64,
+    rng: u64,
+    keys: u64,
+    round: String,
+    began: Instant,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+}
+
+impl Client {
+    async fn run(mut self, addrs: Vec<String>) -> Vec<KvCall> {
+        let mut connection = ClusterClient::new(addrs, Duration::from_secs(6));
+        let mut history = Vec::new();
+        let mut number = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            number += 1;
+            let (op, args) = self.draw(number);
+            let args: Vec<&[u8]> = args.iter().map(|a| a.as_ref()).collect();
+            let began = micros(self.began);
+            match connection.call(args[1], &args).await {
+                Answer::Done(value) => {
+                    let ret = to_ret(&op, value);
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    history.push(KvCall { op, began, ended: Some((micros(self.began), ret)) });
+                }
+                Answer::Unknown(_) => {
+                    history.push(KvCall { op, began, ended: None });
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Answer::Refused(why) => {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    if !why.starts_with("MOVED") {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+            }
+        }
+        history
+    }
+
+    /// Three writes to one read; counters and values on keys of their own.
+    fn draw(&mut self, number: u64) -> (KvOp, Vec<Bytes>) {
+        self.rng = self.rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (key, dice) = ((self.rng >> 33) % self.keys, (self.rng >> 20) % 4);
+        let name = key_name(&self.round, key);
+        let b = |s: &'static str| Bytes::from_static(s.as_bytes());
+        match (dice, key % 4) {
+            (0, _) => (KvOp::Get(vec![name.clone()]), vec![b("GET"), name]),
+            (_, 0) => (KvOp::Add(name.clone(), 1), vec![b("INCR"), name]),
+            _ => {
+                let value = Bytes::from(format!("{}-{number}", self.id));
+                (KvOp::Put(vec![(name.clone(), value.clone())]), vec![b("SET"), name, value])
+            }
+        }
+    }
+}
+
+fn key_name(round: &str, key: u64) -> Bytes {
+    Bytes::from(format!("{round}:{key}"))
+}
+
+fn micros(since: Instant) -> u64 {
+    since.elapsed().as_micros() as u64
+}
+
+fn to_ret(op: &KvOp, value: Value) -> KvRet {
+    match (op, value) {
+        (KvOp::Get(_), Value::Bulk(v)) => KvRet::Values(vec![Some(v)]),
+        (KvOp::Get(_), Value::Nil) => KvRet::Values(vec![None]),
+        (KvOp::Put(_), Value::Simple(ok)) if ok == "OK" => KvRet::Done,
+        (KvOp::Add(..), Value::Int(n)) => KvRet::Number(n),
+        (op, value) => panic!("{op:?} was answered {value:?}"),
+    }
+}
