@@ -99,3 +99,31 @@ impl Latch {
         files.iter().filter(|f| covers(f)).map(|f| f.name.trim_start_matches('/').to_owned()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_first_failed_write_closes_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        let put = || {
+            let mut batch = WriteBatch::default();
+            batch.put(b"k", b"v");
+            batch
+        };
+        let latch = Latch::open(dir.path(), &options).unwrap();
+        latch.write(put(), true).unwrap();
+        latch.check().unwrap();
+        drop(latch);
+        let latch = Latch::open_read_only(dir.path(), &options).unwrap(); // its writes fail
+        latch.check().unwrap();
+        let first = latch.write(put(), true).unwrap_err().to_string();
+        assert_eq!(latch.check().unwrap_err().to_string(), first);
+        assert_eq!(latch.sync().unwrap_err().to_string(), first);
+        assert_eq!(latch.poison("later".into()).to_string(), first, "the first reason stays");
+    }
+}

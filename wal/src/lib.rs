@@ -12,6 +12,8 @@ mod config;
 mod draft;
 mod envelope;
 mod error;
+#[cfg(test)]
+mod golden;
 mod group_record;
 mod identity;
 mod keys;
