@@ -226,8 +226,9 @@ fn it_runs_on_a_runtime_of_the_host() {
         let two = TcpTransport::start(fast(B), here, book.clone(), b.clone(), b.clone()).unwrap();
         book.0.lock().insert(B, two.local_addr());
         one.set_peers(vec![B]);
-        let waiting = b.clone();
-        tokio::task::spawn_blocking(move || waiting.events.wait_for(&Event::Link(A, true))).await.unwrap();
+        for (node, peer) in [(a.clone(), B), (b.clone(), A)] {
+            tokio::task::spawn_blocking(move || node.events.wait_for(&Event::Link(peer, true))).await.unwrap();
+        }
         one.shutdown().await;
         two.shutdown().await;
         assert!(a.events.all().contains(&Event::Link(B, false)));
