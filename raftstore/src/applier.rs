@@ -264,4 +264,12 @@ impl Active for Applier {
     fn name(&self) -> String {
         self.name.clone()
     }
+
+    fn on_panic(&mut self) {
+        while let Some(letter) = self.inbox.take() {
+            if let ApplierMsg::Apply(task) = letter {
+                Job::new(task).fail();
+            }
+        }
+    }
 }

@@ -124,13 +124,15 @@ impl Lifecycle {
         let standing = |(stored, runs): (&StoredGroup, bool)| {
             (stored.group, Life::Standing { digest: stored.creation.digest, replica: stored.replica, runs })
         };
+        let lives: BTreeMap<GroupId, Life> = running.chain(stopped).map(standing).collect();
+        tombstones.iter().filter(|t| !lives.contains_key(&t.group)).for_each(|t| router.mark_destroyed(t.group));
         Lifecycle {
             inbox,
             router,
             kinds: env.kinds.clone(),
             me,
             epoch,
-            lives: running.chain(stopped).map(standing).collect(),
+            lives,
             tombstones: tombstones.iter().map(|t| (t.group, t.next_replica)).collect(),
             batch: Vec::new(),
             effects: Vec::new(),
@@ -313,5 +315,14 @@ impl Active for Lifecycle {
 
     fn name(&self) -> String {
         "lifecycle".to_owned()
+    }
+
+    fn on_panic(&mut self) {
+        self.close(GroupError::ShuttingDown);
+        while let Some(letter) = self.inbox.take() {
+            if let LifecycleMsg::Create { done, .. } | LifecycleMsg::Destroy { done, .. } = letter {
+                done.done(Err(GroupError::ShuttingDown.into()));
+            }
+        }
     }
 }

@@ -3,15 +3,22 @@
 
 mod parts;
 
+use parking_lot::Mutex;
 use parts::{Disks, G, Node, add, counter, number, pos, record, spec_of};
 use pontoon_raft::{Entry, EntryKind};
 use pontoon_raftstore::codec::ReplicaRecord;
+use pontoon_raftstore::env::{
+    Answers, ApplyRun, DurablePositions, Machine, MachineKind, Meta, Reader, SmError, SnapshotInput, SnapshotSource,
+    Stage,
+};
 use pontoon_raftstore::error::{Lost, ProposeError};
-use pontoon_raftstore::ids::{Generation, GroupId, ReplicaId};
+use pontoon_raftstore::ids::{Generation, GroupId, LogPos, ReplicaId};
 use pontoon_raftstore::mem::{MachineFault, MemNet};
+use pontoon_raftstore::proposal::ReplySlot;
 use pontoon_raftstore::task::{Applied, LifecycleMsg, PollerMsg};
-use pontoon_raftstore::testing::{KvSlot, LifecycleCell};
+use pontoon_raftstore::testing::{KvRet, KvSlot, LifecycleCell};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const H: GroupId = GroupId(8);
 const ME: ReplicaId = ReplicaId(1);
@@ -174,4 +181,85 @@ fn a_gap_is_a_bug() {
     let (_disks, mut node) = node("kv");
     let _slots = node.apply(G, vec![add(3, 1)]);
     node.run();
+}
+
+/// A kind that stages nothing: what was applied is visible at once and must never be applied again.
+#[derive(Default)]
+struct Unstaged {
+    applied: Mutex<Vec<(GroupId, usize)>>,
+    commits: AtomicUsize,
+}
+
+struct CountingKind(Arc<Unstaged>);
+
+struct Counting(Arc<Unstaged>, GroupId);
+
+impl MachineKind for CountingKind {
+    fn is_durable(&self) -> bool {
+        false
+    }
+    fn open(&self, group: GroupId, _: ReplicaId, _: Generation) -> Result<Box<dyn Machine>, SmError> {
+        Ok(Box::new(Counting(self.0.clone(), group)))
+    }
+    fn stage(&self) -> Stage {
+        Box::new(())
+    }
+    fn commit(&self, _: Stage) -> Result<(), SmError> {
+        self.0.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+    fn durable(&self, _: &mut DurablePositions) -> Result<(), SmError> {
+        Ok(())
+    }
+    fn retain(&self, _: &[(GroupId, ReplicaId, Generation)]) -> Result<(), SmError> {
+        Ok(())
+    }
+}
+
+impl Machine for Counting {
+    fn recover(&mut self) -> Result<Meta, SmError> {
+        Ok(Meta::new())
+    }
+    fn apply(&mut self, _: &mut Stage, run: &ApplyRun<'_>) -> Result<Answers, SmError> {
+        self.0.applied.lock().push((self.1, run.entries.len()));
+        assert!(self.1 != H, "this one panics");
+        Ok(Box::new(()))
+    }
+    fn reply(&self, _: Answers, slots: Vec<(usize, LogPos, Arc<dyn ReplySlot>)>) {
+        for (_, at, slot) in slots {
+            slot.as_any().downcast_ref::<KvSlot>().unwrap().answer(at, KvRet::Done);
+        }
+    }
+    fn reader(&self) -> Reader {
+        Arc::new(())
+    }
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, SmError> {
+        Err(SmError::Cancelled)
+    }
+    fn restore(&mut self, _: &mut dyn SnapshotInput) -> Result<(), SmError> {
+        Ok(())
+    }
+    fn destroy(self: Box<Self>) -> Result<(), SmError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_not_staged_is_never_applied_again() {
+    let kind = Arc::new(Unstaged::default());
+    let mut disks = Disks::new(1, &Arc::new(MemNet::default()));
+    let (mut env, power, identity) = disks.env();
+    env.kinds.insert("counting".into(), Arc::new(CountingKind(kind.clone())));
+    let mut node = Node::start(env, power, identity).unwrap();
+    for group in [G, H, GroupId(9)] {
+        create(&mut node, group, "counting");
+    }
+    let before = kind.commits.load(Ordering::Relaxed);
+    let slots: Vec<_> =
+        [G, H, GroupId(9)].into_iter().flat_map(|g| node.apply(g, vec![add(2, 1), add(3, 1)])).collect();
+    node.run();
+    assert_eq!(*kind.applied.lock(), [(G, 2), (H, 2), (GroupId(9), 2)], "each once");
+    assert_eq!(kind.commits.load(Ordering::Relaxed) - before, 1, "one commit per turn and kind");
+    let answers: Vec<bool> = slots.iter().map(|s| matches!(s.take(), Some(Ok(_)))).collect();
+    assert_eq!(answers, [true, true, false, false, true, true]);
 }

@@ -393,3 +393,16 @@ fn a_failed_keep_stays_due() {
     pair.from.run();
     assert!(pair.from.letters().into_iter().any(|l| matches!(l, PollerMsg::Durable(_))));
 }
+
+/// The file's format is on disk and on the wire: a change of it is a new version, never another golden file.
+#[test]
+fn the_file_format_is_pinned() {
+    let mut pair = Pair::new("kv", 5);
+    let spooled = pair.build();
+    let mut file = pair.from.env.files.open(spooled.spool).unwrap();
+    let mut data = vec![0; spooled.size as usize];
+    assert_eq!(file.read_at(0, &mut data).unwrap(), data.len());
+    let hex: String =
+        data.chunks(32).map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n").collect();
+    assert_eq!(hex, include_str!("golden/v1/snapshot_file.hex"), "now:\n{hex}");
+}

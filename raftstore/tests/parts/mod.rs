@@ -138,7 +138,7 @@ pub struct Node {
 }
 
 impl Node {
-    fn start(env: Env, power: Arc<Power>, identity: PeerIdentity) -> Result<Node, BootError> {
+    pub fn start(env: Env, power: Arc<Power>, identity: PeerIdentity) -> Result<Node, BootError> {
         let config = Config::default();
         let (router, inboxes) = Router::new(&config);
         let Inboxes { pollers, appliers, writer, snapshotter, lifecycle, durability, .. } = inboxes;
