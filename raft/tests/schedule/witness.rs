@@ -95,7 +95,8 @@ impl Witness {
             assert_eq!((known.kind, &known.data), (entry.kind, &entry.data), "log matching at {:?}", entry.pos());
         }
         for m in &ready.messages {
-            assert!(!m.body.is_after_append(), "{m:?} leaves before the write");
+            let rests = m.body.is_after_append() || matches!(m.body, Body::Vote(_));
+            assert!(!rests, "{m:?} leaves before the write");
         }
         for read in &ready.read_states {
             let number = u64::from_le_bytes(read.context[..].try_into().unwrap()) as usize;
@@ -123,8 +124,10 @@ impl Witness {
         let durable = mem.hard_state();
         match &m.body {
             Body::PreVoteResp { .. } => {}
-            Body::VoteResp { reject: false } => {
-                let voted = durable.term > m.term || (durable.term == m.term && durable.vote == m.to);
+            // A request rests on the own vote: else a crash would let the same term be won twice.
+            Body::VoteResp { reject: false } | Body::Vote(_) => {
+                let whom = if matches!(m.body, Body::Vote(_)) { m.from } else { m.to };
+                let voted = durable.term > m.term || (durable.term == m.term && durable.vote == whom);
                 assert!(voted, "{m:?} leaves, durable is {durable:?}");
             }
             Body::AppendResp(AppendResp { index, reject: None }) => {

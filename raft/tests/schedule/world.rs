@@ -17,8 +17,12 @@ pub struct World {
     soup: Vec<Message>,
     /// Which replicas stand alone.
     isolated: Vec<bool>,
+    /// Whose disk does nothing.
+    stalled: Vec<bool>,
     witness: Witness,
     seed: u64,
+    /// Many elections and crashes in between.
+    stormy: bool,
     proposals: u64,
     crashes: usize,
     stuck: usize,
@@ -77,8 +81,10 @@ impl World {
             replicas: (1..=5).map(|id| Replica::new(config(id), &first)).collect(),
             soup: Vec::new(),
             isolated: vec![false; 5],
+            stalled: vec![false; 5],
             witness: Witness::new(&first),
             seed,
+            stormy: script.one_in(4),
             proposals: 0,
             crashes: 0,
             stuck: 0,
@@ -131,7 +137,7 @@ impl World {
             88..90 => self.lose(script),
             90..92 => self.repeat(script),
             92 => self.report(at, script),
-            93 if script.one_in(2) => self.crash(at, script),
+            93 if script.one_in(4) => self.crash(at, script),
             94..96 => self.take_snapshot(at),
             96..98 => self.compact(at, script),
             98 if script.one_in(3) => self.isolated[at] = true,
@@ -142,6 +148,13 @@ impl World {
                 let building = !script.one_in(3);
                 self.replicas[at].raw.storage_mut().building = building;
             }
+            108..110 if self.stormy => self.call(at, |raw, now| raw.campaign(now)),
+            110 if self.stormy => {
+                self.work(at);
+                self.crash(at, script);
+            }
+            113 => self.stalled[at] = true,
+            114..116 => self.stalled.fill(false),
             _ => self.turn(at),
         }
     }
@@ -185,6 +198,7 @@ impl World {
 
     /// The `count` oldest writes become durable.
     fn persist(&mut self, at: usize, count: usize) {
+        let count = if self.stalled[at] { 0 } else { count };
         let mut reached = None;
         for _ in 0..count {
             let Some(write) = self.replicas[at].persist_one() else { break };
@@ -315,6 +329,7 @@ impl World {
         let more = low.lag_to(replica.machine.at) as usize;
         replica.synced = low.plus(script.below(more + 1) as u64);
         replica.down = true;
+        self.stalled[at] = false;
     }
 
     fn restart(&mut self, at: usize) {
@@ -362,6 +377,7 @@ impl World {
     pub fn heal(&mut self) {
         self.witness.judge_logs(&self.replicas);
         self.isolated.fill(false);
+        self.stalled.fill(false);
         for at in 0..self.replicas.len() {
             if self.replicas[at].down {
                 self.restart(at);
