@@ -26,7 +26,7 @@ pub struct SharedLog {
     log: Arc<dyn LogStore>,
     /// Held across a write.
     exclusive: Mutex<()>,
-    /// For durations.
+    /// For the age of the write in flight.
     clock: Arc<dyn Clock>,
     /// Poison, age of the write in flight.
     router: Arc<Router>,
@@ -47,31 +47,17 @@ impl SharedLog {
         if health.is_poisoned() {
             return false;
         }
-        let began = self.clock.now();
-        health.set_write(Some(began));
+        health.set_write(Some(self.clock.now()));
         let result = self.log.write(batch);
         health.set_write(None);
-        let took = self.clock.now().since(began);
         match result {
-            Ok(_durable) => {
-                count(batch, took);
-                true
-            }
+            Ok(_durable) => true,
             Err(failed) => {
                 metrics::counter!("pontoon_wal_errors_total", "op" => "append").increment(1);
                 self.router.poison(&failed.to_string());
                 false
             }
         }
-    }
-}
-
-fn count(batch: &LogBatch, took: Duration) {
-    let entries: usize = batch.writes.iter().map(|w| w.op.entries().len()).sum();
-    metrics::histogram!("pontoon_wal_batch_entries").record(entries as f64);
-    metrics::counter!("pontoon_wal_writes_total", "sync" => if batch.sync { "yes" } else { "no" }).increment(1);
-    if batch.sync {
-        metrics::histogram!("pontoon_wal_fsync_duration_seconds").record(took.as_secs_f64());
     }
 }
 

@@ -27,7 +27,7 @@ impl Meters {
     /// The write was synced.
     pub(crate) fn on_sync(&mut self, took: Duration) {
         metrics::counter!("pontoon_wal_syncs_total").increment(1);
-        metrics::histogram!("pontoon_wal_sync_seconds").record(took.as_secs_f64());
+        metrics::histogram!("pontoon_wal_fsync_duration_seconds").record(took.as_secs_f64());
         metrics::histogram!("pontoon_wal_entries_per_sync").record(self.entries as f64);
         metrics::histogram!("pontoon_wal_groups_per_sync").record(self.groups as f64);
         *self = Meters::default();
