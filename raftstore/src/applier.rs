@@ -101,7 +101,7 @@ impl Applier {
         match self.cells.get_mut(&task.group) {
             Some(cell) if !self.stopped && cell.accepts(&task) => {
                 cell.drop_superseded();
-                jobs.push(cell.kind.clone(), task);
+                jobs.push(&cell.kind, task);
             }
             _ => Job::new(task).fail(),
         }

@@ -19,7 +19,7 @@ use crate::group_spec::GroupSpec;
 use crate::guard::guarded;
 use crate::ids::{BatchSeq, BootEpoch, Generation, GroupId, NodeId, ReplicaId};
 use crate::inbox::Inbox;
-use crate::prepared::{PreparedReplica, jitter_seed};
+use crate::prepared::{PreparedReplica, StoppedReplica, jitter_seed};
 use crate::router::Router;
 use crate::task::{LifecycleMsg, LifecycleSlot, Newborn, WriteOrigin, WriterMsg};
 use crate::turn::{Active, Turn};
@@ -232,10 +232,13 @@ impl Lifecycle {
     /// The creation record is durable: opens the machine and lets the replica run.
     fn on_born(&mut self, stored: StoredGroup, campaign: bool, done: &Slot) {
         let (group, replica, digest) = (stored.group, stored.replica, stored.creation.digest);
-        let opened = self.open(stored, campaign);
+        let opened = self.open(stored.clone(), campaign);
         let runs = opened.is_ok();
-        let result = opened.map(|prepared| prepared.launch(&self.router)).map_err(LifecycleError::StateMachine);
-        // A record without a machine stands, stopped: the next start tries again.
+        let result = opened.map(|prepared| prepared.launch(&self.router)).map_err(|why| {
+            // A record without a machine stands, stopped: the next start tries again.
+            StoppedReplica { stored, why: why.clone() }.show(&self.router);
+            LifecycleError::StateMachine(why)
+        });
         let before = self.lives.insert(group, Life::Standing { digest, replica, runs });
         let waiters = if let Some(Life::Creating { waiters, .. }) = before { waiters } else { Vec::new() };
         waiters.iter().chain([done]).for_each(|slot| slot.done(result.clone()));

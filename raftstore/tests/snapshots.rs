@@ -272,7 +272,7 @@ fn receptions_are_bounded_and_leave_nothing_behind() {
     assert_eq!(pair.to_disks.files.count(), 0);
     // Silence.
     assert_eq!(pair.begin(5, 1, 100), AckStatus::More);
-    pair.to.now = Instant(40_000_000_000);
+    pair.to.now = Instant(70_000_000_000);
     pair.to.run();
     assert_eq!(pair.to_disks.files.count(), 0, "a silent stream is given up");
     // A disk without room.
@@ -291,13 +291,13 @@ fn a_receiver_that_is_gone_fails_the_stream() {
     let mut pair = Pair::new("kv", 600 << 10);
     let spooled = pair.build();
     pair.send(&spooled);
-    for _ in 0..120 {
+    for _ in 0..320 {
         pair.step(Duration::from_millis(100), &mut |_| vec![]);
     }
     assert_eq!(pair.sent(), [false]);
     pair.net.set_link(NodeId(2), NodeId(1), false);
     pair.send(&spooled);
-    pair.steps(120);
+    pair.steps(320);
     assert_eq!(pair.sent(), [false]);
     pair.net.set_link(NodeId(2), NodeId(1), true);
     pair.send(&spooled);

@@ -102,9 +102,13 @@ pub(super) struct Jobs {
 
 impl Jobs {
     /// Adds a task; joins it to an earlier one of the same group.
-    pub(super) fn push(&mut self, kind: String, task: ApplyTask) {
+    pub(super) fn push(&mut self, kind: &str, task: ApplyTask) {
         self.payload += task.entries.iter().map(Entry::payload_size).sum::<u64>();
-        match self.by_kind.entry(kind).or_default().entry(task.group) {
+        if !self.by_kind.contains_key(kind) {
+            self.by_kind.insert(kind.to_owned(), BTreeMap::new());
+        }
+        let jobs = self.by_kind.get_mut(kind).expect("it is there now");
+        match jobs.entry(task.group) {
             std::collections::btree_map::Entry::Vacant(v) => {
                 v.insert(Job::new(task));
             }

@@ -24,7 +24,7 @@ const MAX_DELIVERED: usize = 64;
 /// Most bytes of both together, by the sizes announced.
 const MAX_STAGED: u64 = 1 << 40;
 /// Without a chunk for so long, the reception is given up.
-const SILENT: Duration = Duration::from_secs(30);
+const SILENT: Duration = Duration::from_secs(60);
 /// Streams whose end is remembered, in case its ack was lost.
 const MAX_ENDED: usize = 128;
 

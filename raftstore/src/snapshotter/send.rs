@@ -26,8 +26,8 @@ const MAX_STREAMS: usize = 64;
 const MAX_CHUNKS: usize = 16;
 /// Without an ack for so long, everything unacknowledged is sent again.
 const RESEND: Duration = Duration::from_secs(1);
-/// Without progress for so long, the stream has failed.
-const STALLED: Duration = Duration::from_secs(10);
+/// Without progress for so long, the stream has failed. Long, because a receiver builds and verifies in between.
+const STALLED: Duration = Duration::from_secs(30);
 /// When to try again after the transport took nothing.
 const RETRY: Duration = Duration::from_millis(200);
 
