@@ -306,6 +306,9 @@ fn crashes_inside_an_install(kind: &str) {
         finished += u32::from(is_new && !done);
         dropped += u32::from(!is_new);
         // And once more: what boot wrote is durable.
+        let image = disks.log.durable(|image| image.groups[&G].clone());
+        assert!(image.intent.is_none() && image.generation == newborn.stored.generation, "{context}");
+        assert_eq!(image.truncated.pos.index.0, if is_new { 40 } else { 1 }, "{context}");
         disks.crash(9);
         assert_eq!(disks.prepare().unwrap().replicas[0].newborn.record.applied.index.0, applied, "{context}");
     }

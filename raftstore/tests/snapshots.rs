@@ -195,6 +195,14 @@ fn a_file_damaged_at_the_sender_is_found_at_the_receiver() {
         assert_eq!(acks, [SnapshotAck { stream, next: 0, status: AckStatus::Damaged }], "byte {at}");
         assert!(pair.received().is_none());
     }
+    // A whole file under a message that speaks of another position, or with another record.
+    let mut other = (*spooled).clone();
+    other.meta.index = pos(3).index;
+    pair.deliver_chunk(StreamId(9997), &other, data.clone());
+    assert_eq!(pair.acks()[0].status, AckStatus::Damaged);
+    let record = parts::record(G, ReplicaId(2), 0, pos(3)).encode();
+    pair.deliver_chunk(StreamId(9998), &Spooled { record, ..(*spooled).clone() }, data.clone());
+    assert_eq!(pair.acks()[0].status, AckStatus::Damaged);
     pair.deliver_chunk(StreamId(9999), &spooled, data);
     assert_eq!(pair.acks()[0].status, AckStatus::Done);
     assert!(pair.received().is_some());
