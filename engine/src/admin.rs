@@ -5,7 +5,7 @@
 //! `/groups` is bounded.
 
 use crate::core::Core;
-use crate::engine::{Engine, Peer};
+use crate::engine::{Engine, Look, Peer};
 use crate::health::Health;
 use crate::metrics;
 use pontoon_raftstore::env::LinkState;
@@ -20,7 +20,7 @@ const PAGE: (usize, usize) = (100, 1000);
 /// Answers admin requests about one engine. Cheap to clone.
 #[derive(Clone)]
 pub struct AdminApi {
-    engine: Engine,
+    look: Look,
 }
 
 /// An answer.
@@ -49,10 +49,10 @@ impl AdminResponse {
 }
 
 impl AdminApi {
-    /// For an engine.
+    /// For an engine; it does not keep the engine running.
     #[must_use]
     pub fn new(engine: &Engine) -> AdminApi {
-        AdminApi { engine: engine.clone() }
+        AdminApi { look: engine.look() }
     }
 
     /// Answers a request. `query` is what follows the `?`. Every route is a GET (or HEAD).
@@ -64,8 +64,8 @@ impl AdminApi {
         let query = Query(query);
         match path.trim_end_matches('/') {
             "/metrics" => render_metrics(),
-            "/healthz" | "/livez" => alive(&self.engine.health()),
-            "/readyz" => ready(&self.engine.health(), &query),
+            "/healthz" | "/livez" => alive(&Health::of(&self.look.core)),
+            "/readyz" => ready(&Health::of(&self.look.core), &query),
             "/groups" => self.groups(&query),
             "/peers" => AdminResponse::json(200, &json!({ "peers": self.peers() })),
             other => match other.strip_prefix("/groups/") {
@@ -82,7 +82,7 @@ impl AdminApi {
         let after = query.number("after").unwrap_or(0);
         let limit = query.number("limit").map_or(PAGE.0, |n| usize::try_from(n).unwrap_or(PAGE.1)).clamp(1, PAGE.1);
         let state = query.value("state");
-        let core: &Core = self.engine.core();
+        let core: &Core = &self.look.core;
         let cells = core.node.router().cells();
         let mut rows = Vec::new();
         let mut next = None;
@@ -101,14 +101,14 @@ impl AdminApi {
 
     fn group(&self, id: &str) -> AdminResponse {
         let Ok(id) = id.parse::<u64>() else { return AdminResponse::error(400, "a group id is a number") };
-        match self.engine.status(GroupId(id)) {
+        match self.look.core.status(GroupId(id)) {
             Ok(status) => AdminResponse::json(200, &whole(&status)),
             Err(e) => AdminResponse::error(404, &e.to_string()),
         }
     }
 
     fn peers(&self) -> Vec<Value> {
-        self.engine.peers().iter().map(peer).collect()
+        self.look.peers().iter().map(peer).collect()
     }
 }
 

@@ -57,7 +57,17 @@ impl Core {
     }
 
     pub(crate) fn reader(&self, group: GroupId) -> Result<Reader, GroupError> {
+        if self.node.router().health().is_stopping() {
+            return Err(GroupError::ShuttingDown);
+        }
         self.node.reader(group)
+    }
+
+    /// Lets go of every read view: the machines' storage is about to close.
+    pub(crate) fn release_readers(&self) {
+        for cell in self.node.router().cells() {
+            cell.set_reader(Arc::new(()));
+        }
     }
 
     pub(crate) fn status(&self, group: GroupId) -> Result<GroupStatus, GroupError> {

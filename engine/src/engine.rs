@@ -22,8 +22,9 @@ use pontoon_raftstore::group_status::GroupStatus;
 use pontoon_raftstore::ids::{ClusterId, GroupId, NodeId};
 use pontoon_raftstore::task::LifecycleSlot;
 use std::any::{TypeId, type_name};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How often `shutdown` looks whether its leaders are gone.
@@ -99,6 +100,18 @@ impl Engine {
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterId> {
         self.wired.lock().as_ref().and_then(Wired::cluster)
+    }
+
+    /// Where peers are served; tells the port if the system chose it. `None` after `shutdown`.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.wired.lock().as_ref().map(Wired::peer_addr)
+    }
+
+    /// Where the admin endpoints are served, if they are.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.wired.lock().as_ref().and_then(Wired::admin_addr)
     }
 
     /// Creates this node's replica of a group; the same spec again is fine. Call it on each initial voter.
@@ -181,7 +194,7 @@ impl Engine {
         self.hand_off(how.hand_off, &mut report).await;
         self.core.node.refuse_new_work();
         report.drained = self.drain(how.drain).await;
-        report.problems = wired.stop(&self.core).await;
+        report.problems = wired.stop().await;
         report
     }
 
@@ -232,8 +245,31 @@ impl Engine {
         answer.unwrap_or_else(|| Err(LifecycleError::StateMachine("timed out; it may still happen".to_owned())))
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
+    /// A look that does not keep the engine running.
+    pub(crate) fn look(&self) -> Look {
+        Look { core: Arc::clone(&self.core), wired: Arc::downgrade(&self.wired) }
+    }
+
+    pub(crate) fn with_wired(&self, f: impl FnOnce(&mut Wired)) {
+        if let Some(wired) = self.wired.lock().as_mut() {
+            f(wired);
+        }
+    }
+}
+
+/// What the admin endpoints see: they live inside what runs, and must not keep it alive.
+#[derive(Clone)]
+pub(crate) struct Look {
+    pub(crate) core: Arc<Core>,
+    wired: Weak<Mutex<Option<Wired>>>,
+}
+
+impl Look {
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        // Whoever stops the engine holds the lock and waits for this thread.
+        let wired = self.wired.upgrade();
+        let wired = wired.as_ref().and_then(|w| w.try_lock_for(Duration::from_secs(1)));
+        wired.as_ref().and_then(|w| w.as_ref()).map(Wired::peers).unwrap_or_default()
     }
 }
 

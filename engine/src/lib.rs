@@ -8,7 +8,9 @@
 //! (`pontoon-transport`). Invariant: futures here run on any executor; no method blocks except where it says so.
 
 mod admin;
+mod balance;
 mod builder;
+mod clock;
 pub mod config;
 mod core;
 mod engine;
@@ -26,6 +28,7 @@ mod proposal;
 mod read;
 mod resolver;
 mod state_machine;
+mod ticker;
 mod timer;
 mod wiring;
 

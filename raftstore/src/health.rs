@@ -20,6 +20,8 @@ pub struct Health {
     write_began: AtomicU64,
     /// The embedder says that the disk reserve is reached.
     disk_full: AtomicBool,
+    /// The embedder says that the live log is over its bound.
+    log_full: AtomicBool,
     /// No new work is taken.
     stopping: AtomicBool,
     /// Per active part: name and the moment of its last turn or wait (nanoseconds).
@@ -90,6 +92,17 @@ impl Health {
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// The live log is over its bound, or below it again.
+    pub fn set_log_full(&self, full: bool) {
+        self.log_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Is the live log over its bound?
+    #[must_use]
+    pub fn is_log_full(&self) -> bool {
+        self.log_full.load(Ordering::Relaxed)
     }
 
     /// No new work is taken from now on.

@@ -149,6 +149,9 @@ impl NodeHandle {
         if self.router.health().is_disk_full() {
             return Err(ProposeError::Overloaded(Limit::DiskFull));
         }
+        if self.router.health().is_log_full() {
+            return Err(ProposeError::Overloaded(Limit::Wal));
+        }
         cell.with_status(|s| may_propose(s, &proposal))?;
         if !self.router.budget().try_take(proposal.cost()) {
             return Err(ProposeError::Overloaded(Limit::NodeInflight));
