@@ -7,7 +7,7 @@ use crate::builder::Builder;
 use crate::core::Core;
 use crate::error::LifecycleError;
 use crate::events::Events;
-use crate::group::Group;
+use crate::group::{AdminAnswer, Group};
 use crate::health::Health;
 use crate::oneshot::{Oneshot, Within};
 use crate::state_machine::StateMachine;
@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 
 /// How often `shutdown` looks whether its leaders are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// When to ask again for a transfer that did not begin: a fresh leader knows no follower that is well.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 /// One node's engine. Cheap to clone; every method may be called from any thread and any executor.
 #[derive(Clone)]
@@ -198,21 +200,31 @@ impl Engine {
         report
     }
 
-    /// Asks for a transfer of every group led here, and waits until none is.
+    /// Asks for a transfer of every group led here, again where it was refused or failed, until none is led.
     async fn hand_off(&self, limit: Duration, report: &mut ShutdownReport) {
         let deadline = Instant::now() + limit;
-        let led = self.led();
-        report.led = led.len();
-        for group in led {
-            // The answer is seen by looking: one slot for all, nobody waits on it.
-            let _gone_meanwhile = self.core.node.transfer(group, None, Arc::new(crate::group::AdminAnswer::default()));
-        }
+        report.led = self.led().len();
+        let mut ask_at = Instant::now();
         loop {
-            report.still_led = self.led().len();
-            if report.still_led == 0 || Instant::now() >= deadline {
+            let led = self.led();
+            report.still_led = led.len();
+            let now = Instant::now();
+            if led.is_empty() || now >= deadline {
                 return;
             }
-            sleep_until(&self.core.timer, deadline.min(Instant::now() + LOOK_EVERY)).await;
+            if now >= ask_at {
+                ask_at = now + ASK_AGAIN;
+                self.ask_transfers(&led);
+            }
+            sleep_until(&self.core.timer, deadline.min(now + LOOK_EVERY)).await;
+        }
+    }
+
+    fn ask_transfers(&self, led: &[GroupId]) {
+        let idle = |id: &GroupId| self.core.node.cell(*id).is_ok_and(|c| c.with_status(|s| s.transferring.is_none()));
+        for group in led.iter().copied().filter(idle) {
+            // The answer is seen by looking: nobody waits on the slot.
+            let _gone_meanwhile = self.core.node.transfer(group, None, Arc::new(AdminAnswer::default()));
         }
     }
 

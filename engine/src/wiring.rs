@@ -357,12 +357,16 @@ impl Wired {
         let taken = Arc::clone(&held);
         let spawned = thread::Builder::new().name("pontoon-stop".to_owned()).spawn(move || {
             let wired = taken.lock().take();
-            told.set(wired.map(|mut w| w.stop_blocking()).unwrap_or_default());
+            told.set(wired.map(Wired::stop_now).unwrap_or_default());
         });
         match spawned {
             Ok(_detached) => std::future::poll_fn(|cx| answer.poll_take(cx)).await,
             Err(e) => vec![format!("no thread to stop on ({e}): stopped at once")],
         }
+    }
+
+    fn stop_now(mut self) -> Vec<String> {
+        self.stop_blocking()
     }
 
     /// In the reverse order of the start. Idempotent.
@@ -387,6 +391,12 @@ impl Wired {
 
 impl Drop for Wired {
     fn drop(&mut self) {
-        let _told_by_stop = self.stop_blocking();
+        // On a thread of its own: the last handle may be dropped on a runtime's thread, where blocking is a panic.
+        thread::scope(|scope| {
+            let stopping = thread::Builder::new().name("pontoon-stop".to_owned());
+            if let Ok(stopping) = stopping.spawn_scoped(scope, || self.stop_blocking()) {
+                let _told_by_stop = stopping.join();
+            }
+        });
     }
 }
