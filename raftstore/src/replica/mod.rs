@@ -173,6 +173,11 @@ impl Replica {
             work.refused("snapshot_without_contents");
             return;
         }
+        // Nobody forwards commands here: whoever proposes waits for an answer at the leader (law 6).
+        if matches!(message.message.body, Body::Propose { .. }) {
+            work.refused("forwarded_proposal");
+            return;
+        }
         self.step(message.message, work);
     }
 
@@ -277,7 +282,7 @@ impl Replica {
         self.ask_joined(work);
         self.fill_in_disks(disks, work);
         self.take_ready(work);
-        self.drop_unused_snapshot(work);
+        self.drop_unused_snapshots(work);
         self.hand_out_fetches(work);
         self.want_snapshot(work);
         self.publish(work.now);

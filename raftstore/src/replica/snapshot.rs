@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// Ticks after which a build that nobody reported on is asked for again.
 const BUILD_PATIENCE: Tick = 600;
 
+/// Snapshots that one replica takes in within a turn.
+const MAX_RECEIVED: usize = 4;
+
 /// Snapshots of one replica, built and received.
 #[derive(Default)]
 pub(super) struct Snapshots {
@@ -26,8 +29,8 @@ pub(super) struct Snapshots {
     building_until: Option<Tick>,
     /// Streams on their way.
     sends: usize,
-    /// Arrived and verified; the core has been told in this turn.
-    received: Option<Box<Spooled>>,
+    /// Arrived and verified; the core was told in this turn and takes one of them at most.
+    received: Vec<Spooled>,
     /// Who asked for one.
     waiters: Vec<Arc<dyn AdminSlot>>,
 }
@@ -139,26 +142,24 @@ impl Replica {
             Body::Snap { snapshot } => snapshot.meta == spooled.meta,
             _ => false,
         };
-        if !fits || !matches!(self.phase, Phase::Running) || self.admits(from, &message).is_err() {
+        let room = self.snapshots.received.len() < MAX_RECEIVED;
+        if !fits || !room || !matches!(self.phase, Phase::Running) || self.admits(from, &message).is_err() {
             work.refused("snapshot_not_wanted");
             return drop_spool(spooled.spool, work);
         }
-        if let Some(older) = self.snapshots.received.replace(spooled) {
-            drop_spool(older.spool, work);
-        }
+        self.snapshots.received.push(*spooled);
         self.step(message.message, work);
     }
 
-    /// The core did not take what arrived: it has that already.
-    pub(super) fn drop_unused_snapshot(&mut self, work: &mut Work) {
-        if let Some(unused) = self.snapshots.received.take() {
-            drop_spool(unused.spool, work);
-        }
+    /// The core did not take what arrived: it has that already, or got a newer one in the same turn.
+    pub(super) fn drop_unused_snapshots(&mut self, work: &mut Work) {
+        self.snapshots.received.drain(..).for_each(|unused| drop_spool(unused.spool, work));
     }
 
     /// Step 2: the intent, synced. Nothing of this `Ready` is written before the record.
     pub(super) fn begin_install(&mut self, snapshot: Snapshot, write: ToWrite, work: &mut Work) {
-        let received = self.snapshots.received.take().filter(|r| r.meta == snapshot.meta);
+        let taken = self.snapshots.received.iter().position(|r| r.meta == snapshot.meta);
+        let received = taken.map(|at| self.snapshots.received.swap_remove(at));
         let (Some(received), Some(hard_state)) = (received, write.hard_state) else {
             return self.quarantine("a snapshot was taken over whose contents never arrived".into(), work);
         };

@@ -3,6 +3,7 @@
 //! Leaves to others: random faults and histories (the simulator).
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod chaos;
 mod cluster;
 mod threaded;
 
