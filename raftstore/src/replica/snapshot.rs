@@ -90,7 +90,7 @@ impl Replica {
                 self.snapshots.waiters.drain(..).for_each(|w| w.done(result.clone()));
             }
             SnapshotEvent::Sent { to, ok, .. } => self.on_sent(to, ok, work),
-            SnapshotEvent::Received { from, message, spooled } => self.on_received(from, *message, spooled, work),
+            SnapshotEvent::Received { from, message, spooled } => self.on_received(from, *message, *spooled, work),
         }
     }
 
@@ -137,7 +137,7 @@ impl Replica {
     }
 
     /// A snapshot arrived whole and verified: the core judges its message.
-    fn on_received(&mut self, from: PeerIdentity, message: GroupMessage, spooled: Box<Spooled>, work: &mut Work) {
+    fn on_received(&mut self, from: PeerIdentity, message: GroupMessage, spooled: Spooled, work: &mut Work) {
         let fits = match &message.message.body {
             Body::Snap { snapshot } => snapshot.meta == spooled.meta,
             _ => false,
@@ -147,7 +147,7 @@ impl Replica {
             work.refused("snapshot_not_wanted");
             return drop_spool(spooled.spool, work);
         }
-        self.snapshots.received.push(*spooled);
+        self.snapshots.received.push(spooled);
         self.step(message.message, work);
     }
 

@@ -91,5 +91,4 @@ fn what_was_acknowledged_survives_everything() {
         }
     }
     assert!(installs > 0, "no schedule installed a snapshot");
-    println!("{installs} installs");
 }
