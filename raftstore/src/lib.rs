@@ -36,6 +36,8 @@ pub mod prepared;
 pub mod proposal;
 pub mod replica;
 pub mod router;
+#[cfg(feature = "testing")]
+pub mod sim;
 pub mod snapshotter;
 mod spool;
 pub mod task;

@@ -136,6 +136,16 @@ impl Mail {
         self.snapshotter.len()
     }
 
+    /// Which inboxes hold letters: pollers, appliers, writer, log reader, snapshotter, lifecycle, durability, in that
+    /// order. For a schedule that is no thread's (the simulator's).
+    pub fn waiting(&self, out: &mut Vec<bool>) {
+        out.extend(self.pollers.iter().map(|p| !p.is_empty()));
+        out.extend(self.appliers.iter().map(|a| !a.is_empty()));
+        let others = [self.writer.is_empty(), self.log_reader.is_empty(), self.snapshotter.is_empty()];
+        out.extend(others.map(|empty| !empty));
+        out.extend([!self.lifecycle.is_empty(), !self.durability.is_empty()]);
+    }
+
     /// To lifecycle.
     pub fn lifecycle(&self, letter: LifecycleMsg) {
         let _stopped = self.lifecycle.send(letter);

@@ -45,12 +45,17 @@ struct Inner {
     fault: Option<WriteFault>,
     /// Completed syncs.
     syncs: u64,
+    /// What became durable since somebody looked, if somebody does.
+    journal: Option<Vec<LogBatch>>,
 }
 
 impl Inner {
     fn sync(&mut self) {
         for (seq, batch) in self.unsynced.drain(..) {
             self.durable.apply(seq, &batch);
+            if let Some(journal) = &mut self.journal {
+                journal.push(batch);
+            }
         }
         self.syncs += 1;
     }
@@ -95,6 +100,12 @@ impl MemDisk {
     /// Looks at what the running store shows.
     pub fn live<T>(&self, look: impl FnOnce(&Image) -> T) -> T {
         look(&self.inner.lock().live)
+    }
+
+    /// From now on, or since the last call: the batches that became durable, in order.
+    #[must_use]
+    pub fn take_journal(&self) -> Vec<LogBatch> {
+        self.inner.lock().journal.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Completed syncs since the disk was made.

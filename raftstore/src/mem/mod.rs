@@ -17,5 +17,5 @@ pub use image::{GroupImage, Image};
 pub use log_store::{MemDisk, MemLogStore, WriteFault};
 pub use power::{CrashPoint, Power};
 pub use snapshot_files::{MemFiles, MemSnapshotFiles};
-pub use state_machine::{KvView, MachineFault, MemKind, MemMachineDisk, Persistence};
+pub use state_machine::{AppliedCommand, KvView, MachineFault, MemKind, MemMachineDisk, Persistence};
 pub use transport::{MemNet, MemTransport, Packet};

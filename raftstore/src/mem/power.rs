@@ -101,6 +101,11 @@ impl Power {
         self.inner.lock().armed = Some((point, skip));
     }
 
+    /// It will not be cut at a point any more.
+    pub fn disarm(&self) {
+        self.inner.lock().armed = None;
+    }
+
     /// Cuts it now.
     pub fn cut(&self) {
         self.inner.lock().off = true;

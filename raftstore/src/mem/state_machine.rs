@@ -40,6 +40,19 @@ pub enum Persistence {
     Volatile,
 }
 
+/// A command that a machine was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedCommand {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Where it stands in the log.
+    pub pos: LogPos,
+    /// The command.
+    pub command: Bytes,
+}
+
 /// What fails next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineFault {
@@ -70,6 +83,8 @@ struct Inner {
     live: Contents,
     /// Met once.
     fault: Option<MachineFault>,
+    /// What was staged since somebody looked, if somebody does.
+    applied: Option<Vec<AppliedCommand>>,
 }
 
 impl Inner {
@@ -113,6 +128,12 @@ impl MemMachineDisk {
     /// Something fails next.
     pub fn fail_next(&self, fault: MachineFault) {
         self.inner.lock().fault = Some(fault);
+    }
+
+    /// From now on, or since the last call: the commands that machines were given, in order.
+    #[must_use]
+    pub fn take_applied(&self) -> Vec<AppliedCommand> {
+        self.inner.lock().applied.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Visible user data and meta of a replica.
@@ -227,6 +248,16 @@ impl MachineKind for MemKind {
     }
 }
 
+impl MemMachine {
+    fn note(&self, run: &ApplyRun<'_>) {
+        let (group, replica, _) = self.key;
+        if let Some(applied) = &mut self.kind.disk.inner.lock().applied {
+            let command = |(pos, c): &(LogPos, Bytes)| AppliedCommand { group, replica, pos: *pos, command: c.clone() };
+            applied.extend(run.entries.iter().map(command));
+        }
+    }
+}
+
 fn meta_of(content: &Content) -> Meta {
     content.meta.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
@@ -244,6 +275,7 @@ impl Machine for MemMachine {
             (inner.take_fault(MachineFault::Apply(group)), inner.take_fault(MachineFault::ApplyPanics(group)))
         };
         assert!(!panics, "injected panic in apply");
+        self.note(run);
         let staged = stage.downcast_mut::<Contents>().ok_or_else(|| SmError::Corruption("foreign stage".into()))?;
         let content = staged.entry(self.key).or_insert_with(|| self.kind.content(self.key));
         let content = Arc::make_mut(content);

@@ -1,0 +1,291 @@
+//! What must hold at each step of a simulated world, checked as it happens (Raft, figure 3, and boot.md 4).
+//!
+//! Sees what becomes durable, what leaves a node, what machines are given, what callers are told. Leaves to others:
+//! what is true at the end only (`clients`, `world`). Invariant: a check looks at facts, never at a node's opinion of
+//! itself, except for the commit that a replica says to know.
+
+use super::facts_log::Pasts;
+use super::node::SimNode;
+use crate::codec::{Digest, ReplicaRecord, SnapshotFrame, decode_messages};
+use crate::env::{GroupOp, Lane, LogBatch};
+use crate::ids::{GroupId, Index, LogPos, NodeId, ReplicaId, Term};
+use crate::mem::{AppliedCommand, Packet};
+use crate::task::GroupMessage;
+use pontoon_raft::{Append, Body, Entry, EntryKind};
+use std::collections::BTreeMap;
+
+/// What is known of one group over all its replicas.
+#[derive(Debug, Default)]
+struct Group {
+    /// Node of each voter.
+    voters: Vec<NodeId>,
+    /// Who led in which term.
+    leaders: BTreeMap<Term, ReplicaId>,
+    /// Highest commit that the leader of a term has told.
+    leader_commits: BTreeMap<Term, Index>,
+    /// Every entry ever written or sent: contents and the term before it.
+    entries: BTreeMap<(Index, Term), (u64, Option<Term>)>,
+    /// Committed: the term at each index.
+    committed: BTreeMap<Index, Term>,
+}
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    groups: BTreeMap<GroupId, Group>,
+    pub(super) pasts: Pasts,
+    /// Checks made, by name.
+    pub(super) checks: BTreeMap<&'static str, u64>,
+}
+
+/// Nodes by id.
+pub(super) type Nodes = BTreeMap<NodeId, SimNode>;
+
+fn contents(kind: EntryKind, data: &[u8]) -> u64 {
+    let mut d = Digest::default();
+    d.update_u64(kind as u64);
+    d.update(data);
+    d.finish()
+}
+
+fn ensure(ok: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if ok { Ok(()) } else { Err(why()) }
+}
+
+impl Facts {
+    pub(super) fn add_group(&mut self, group: GroupId, voters: Vec<NodeId>) {
+        self.groups.insert(group, Group { voters, ..Group::default() });
+    }
+
+    fn count(&mut self, check: &'static str) {
+        *self.checks.entry(check).or_default() += 1;
+    }
+
+    /// A batch became durable on a node.
+    pub(super) fn on_durable(&mut self, nodes: &Nodes, node: NodeId, batch: &LogBatch) -> Result<(), String> {
+        for write in &batch.writes {
+            let news = self.pasts.on_durable(node, write)?;
+            for (prev, entry) in &news.entries {
+                self.on_entry(write.group, entry, Some(*prev))?;
+            }
+            for pos in news.committed {
+                self.on_committed(nodes, write.group, pos)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Log matching: one index and term, one entry and one past.
+    fn on_entry(&mut self, group: GroupId, entry: &Entry, prev: Option<Term>) -> Result<(), String> {
+        let known = self.groups.entry(group).or_default();
+        let seen = (contents(entry.kind, &entry.data), prev);
+        let first = known.entries.entry((entry.index, entry.term)).or_insert(seen);
+        let same_past = first.1.is_none() || prev.is_none() || first.1 == prev;
+        let fits = first.0 == seen.0 && same_past;
+        first.1 = first.1.or(prev);
+        ensure(fits, || format!("log matching: group {group} has two entries at {:?}", entry.pos()))?;
+        self.count("log matching");
+        Ok(())
+    }
+
+    /// State-machine safety and durability on a quorum, once per index.
+    fn on_committed(&mut self, nodes: &Nodes, group: GroupId, pos: LogPos) -> Result<(), String> {
+        let known = self.groups.entry(group).or_default();
+        match known.committed.get(&pos.index) {
+            Some(term) if *term == pos.term => return Ok(()),
+            Some(term) => {
+                return Err(format!(
+                    "state-machine safety: group {group} committed terms {term} and {} at {}",
+                    pos.term, pos.index
+                ));
+            }
+            None => known.committed.insert(pos.index, pos.term),
+        };
+        self.check_quorum(nodes, group, pos)
+    }
+
+    /// Committed means durable on a quorum of the voters.
+    pub(super) fn check_quorum(&mut self, nodes: &Nodes, group: GroupId, pos: LogPos) -> Result<(), String> {
+        self.count("durable on a quorum");
+        let voters = self.groups.get(&group).map(|g| g.voters.clone()).unwrap_or_default();
+        let has = |node: &&NodeId| {
+            let holds =
+                |g: &crate::mem::GroupImage| g.truncated.pos.index >= pos.index || g.term(pos.index) == Some(pos.term);
+            nodes.get(node).and_then(|n| n.durable(group, holds)).unwrap_or(false)
+        };
+        let durable = voters.iter().filter(has).count();
+        ensure(2 * durable > voters.len(), || {
+            format!("group {group}: {pos:?} is committed, but durable on {durable} of {} voters", voters.len())
+        })
+    }
+
+    /// A machine was given a command: it is committed, and this replica's own write of it is durable (law 1).
+    pub(super) fn on_applied(&mut self, nodes: &Nodes, node: NodeId, applied: &AppliedCommand) -> Result<(), String> {
+        let AppliedCommand { group, pos, command, .. } = applied;
+        let own = nodes.get(&node).and_then(|n| n.durable(*group, |g| g.term(pos.index)));
+        ensure(own == Some(Some(pos.term)), || {
+            format!("node {node} applies {pos:?} of group {group}, which is not durable there")
+        })?;
+        let entry = Entry { term: pos.term, index: pos.index, ..Entry::normal(command.clone()) };
+        self.on_entry(*group, &entry, None)?;
+        self.count("applied is durable");
+        self.on_committed(nodes, *group, *pos)
+    }
+
+    /// A frame leaves a node.
+    pub(super) fn on_sent(&mut self, nodes: &Nodes, packet: &Packet) -> Result<(), String> {
+        let Some(node) = nodes.get(&packet.from.node) else { return Ok(()) };
+        if packet.lane == Lane::Snapshot {
+            let frame =
+                SnapshotFrame::decode(packet.body.clone()).map_err(|e| format!("a node sends nonsense: {e}"))?;
+            if let SnapshotFrame::Chunk(chunk) = frame
+                && let Some(header) = chunk.header
+            {
+                self.on_leader(nodes, node, &header.message)?;
+            }
+            return Ok(());
+        }
+        let messages = decode_messages(packet.body.clone()).map_err(|e| format!("a node sends nonsense: {e}"))?;
+        messages.iter().try_for_each(|m| {
+            self.on_message(nodes, node, m).map_err(|why| format!("node {}, group {}: {why}", node.id, m.group))
+        })
+    }
+
+    fn on_message(&mut self, nodes: &Nodes, node: &SimNode, m: &GroupMessage) -> Result<(), String> {
+        let message = &m.message;
+        match &message.body {
+            Body::AppendResp(resp) if resp.reject.is_none() => self.on_ack(node, m, resp.index),
+            Body::VoteResp { reject: false } => self.on_vote(node, m, message.to),
+            Body::Vote(_) => self.on_vote(node, m, message.from),
+            Body::Append(append) => {
+                self.on_leader(nodes, node, m)?;
+                self.on_append(node, m, append)
+            }
+            Body::Heartbeat { .. } => self.on_leader(nodes, node, m),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an ack names is durable here, its term too, and no write in flight undoes it.
+    fn on_ack(&mut self, node: &SimNode, m: &GroupMessage, index: Index) -> Result<(), String> {
+        self.count("ack is durable");
+        let term = m.message.term;
+        let found = node.durable(m.group, |g| (g.last().index, g.hard_state.term));
+        let (last, durable_term) = found.unwrap_or_default();
+        ensure(last >= index, || format!("acks {index} in term {term}, durable is the log up to {last}"))?;
+        ensure(durable_term >= term, || format!("acks {index} in term {term}, durable is term {durable_term}"))?;
+        ensure(index == Index::NONE || !node.is_being_undone(m.group, index), || {
+            format!("acks {index} in term {term}, which a write in flight undoes")
+        })
+    }
+
+    /// A vote, one's own too, is durable before anybody hears of it.
+    fn on_vote(&mut self, node: &SimNode, m: &GroupMessage, to: ReplicaId) -> Result<(), String> {
+        self.count("vote is durable");
+        let term = m.message.term;
+        let past = self.pasts.of(node.id, m.group);
+        let durable = past.map(|p| p.hard_state.term).unwrap_or_default();
+        let vote = past.and_then(|p| p.votes.get(&term)).copied();
+        let kept = vote == Some(to) || (vote.is_none() && durable > term);
+        ensure(kept, || format!("votes for {to} in term {term}; durable is term {durable} with the vote {vote:?}"))
+    }
+
+    /// Election safety and leader completeness.
+    fn on_leader(&mut self, nodes: &Nodes, node: &SimNode, m: &GroupMessage) -> Result<(), String> {
+        let (term, from) = (m.message.term, m.message.from);
+        let known = self.groups.entry(m.group).or_default();
+        if let Some(leader) = known.leaders.get(&term) {
+            return ensure(*leader == from, || {
+                format!("election safety: {leader} and {from} lead group {} in term {term}", m.group)
+            });
+        }
+        known.leaders.insert(term, from);
+        let earlier: Vec<LogPos> =
+            known.committed.iter().filter(|(_, t)| **t < term).map(|(i, t)| LogPos::new(*t, *i)).collect();
+        let base = node.disk.live(|i| i.groups.get(&m.group).map_or(Index::NONE, |g| g.truncated.pos.index));
+        for pos in earlier.into_iter().filter(|p| p.index > base) {
+            let own = node.term_in_sight(m.group, pos.index);
+            ensure(own == Some(pos.term), || {
+                format!("leader completeness: {from} leads in term {term}, {pos:?} is committed, it has {own:?} there")
+            })?;
+        }
+        self.count("election safety");
+        let _unused = nodes;
+        Ok(())
+    }
+
+    /// A leader's entries match all others, and its commit moves only onto an entry of its term (Raft 5.4.2).
+    fn on_append(&mut self, node: &SimNode, m: &GroupMessage, append: &Append) -> Result<(), String> {
+        let mut prev = Some(append.prev.term);
+        for entry in &append.entries {
+            self.on_entry(m.group, entry, prev)?;
+            prev = Some(entry.term);
+        }
+        let term = m.message.term;
+        let known = self.groups.entry(m.group).or_default();
+        let before = known.leader_commits.insert(term, append.commit);
+        let Some(before) = before else { return Ok(()) };
+        if append.commit < before {
+            known.leader_commits.insert(term, before);
+            return Ok(());
+        }
+        if append.commit > before {
+            let at = node.term_in_sight(m.group, append.commit);
+            ensure(at.is_none() || at == Some(term), || {
+                format!("the leader of term {term} commits {} of term {at:?}", append.commit)
+            })?;
+            self.count("commit of the own term");
+        }
+        Ok(())
+    }
+
+    /// A batch goes to the writer: notes the commit that the replica knew.
+    pub(super) fn on_handed(&mut self, node: &SimNode, group: GroupId, op: &GroupOp) {
+        if let (GroupOp::Append { entries, .. }, Some(up)) = (op, &node.up)
+            && let (false, Ok(status)) = (entries.is_empty(), up.handle.status(group))
+        {
+            self.pasts.on_handed(node.id, group, entries, status.commit);
+        }
+    }
+
+    /// After a crash, before the restart: boot.md 4's invariant, and the commit that must not be forgotten.
+    pub(super) fn on_crashed(
+        &mut self,
+        node: &SimNode,
+        kind_of: &BTreeMap<GroupId, &'static str>,
+    ) -> Result<(), String> {
+        let groups: Vec<_> = node.disk.durable(|i| i.groups.iter().map(|(id, g)| (*id, g.clone())).collect());
+        for (group, image) in groups {
+            let last = image.last();
+            let least = self.pasts.of(node.id, group).map(|p| p.least_commit(last)).unwrap_or_default();
+            ensure(image.hard_state.commit >= least.min(last.index), || {
+                format!(
+                    "node {}, group {group}: commit {} recovered, {least} was known when {last:?} was appended",
+                    node.id, image.hard_state.commit
+                )
+            })?;
+            self.count("commit is kept");
+            let Some(kind) = kind_of.get(&group) else { continue };
+            let at = |generation| {
+                let meta =
+                    node.machines[kind].flushed_meta((group, image.replica, generation), ReplicaRecord::META_KEY);
+                meta.and_then(|m| ReplicaRecord::decode(m).ok()).map(|r| r.applied.index)
+            };
+            let applied = at(image.generation).unwrap_or_default();
+            ensure(applied <= last.index, || {
+                format!("node {}, group {group}: the machine kept {applied}, the log ends at {last:?}", node.id)
+            })?;
+            let begun = image.intent.as_ref().and_then(|i| Some((at(i.generation)?, i.pos.index)));
+            ensure(begun.is_none_or(|(machine, intent)| machine == intent), || {
+                format!("node {}, group {group}: contents of another install: {begun:?}", node.id)
+            })?;
+            self.count("applied within the log");
+        }
+        Ok(())
+    }
+
+    /// Committed entries of a group so far.
+    pub(super) fn committed(&self, group: GroupId) -> usize {
+        self.groups.get(&group).map_or(0, |g| g.committed.len())
+    }
+}

@@ -1,0 +1,170 @@
+//! What each replica has durably said so far: votes, terms of its log, the commit known at each append.
+//!
+//! Fed with the batches that became durable, in order. Leaves to others: what follows from it for a group (`facts`).
+//! Invariant: `terms` mirrors the durable log behind `base`.
+
+use crate::env::{GroupOp, GroupWrite};
+use crate::ids::{GroupId, Index, LogPos, NodeId, ReplicaId, Term};
+use pontoon_raft::{Entry, HardState};
+use std::collections::BTreeMap;
+
+/// One replica's durable past.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Past {
+    /// Who got the vote in which term.
+    pub(super) votes: BTreeMap<Term, ReplicaId>,
+    /// Last durable hard state.
+    pub(super) hard_state: HardState,
+    /// The log begins behind it.
+    pub(super) base: LogPos,
+    /// Term of each entry.
+    pub(super) terms: BTreeMap<Index, Term>,
+    /// Everything up to here was looked at as committed.
+    pub(super) committed: Index,
+    /// Commit that was known when an entry was handed to be written; the entry by index and term.
+    known_commits: BTreeMap<Index, (Term, Index)>,
+}
+
+/// What a write means for the group as a whole.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Entries with the term before each.
+    pub(super) entries: Vec<(Term, Entry)>,
+    /// The commit moved over these.
+    pub(super) committed: Vec<LogPos>,
+}
+
+/// All replicas' pasts.
+#[derive(Debug, Default)]
+pub(super) struct Pasts {
+    by_replica: BTreeMap<(NodeId, GroupId), Past>,
+}
+
+impl Pasts {
+    pub(super) fn of(&self, node: NodeId, group: GroupId) -> Option<&Past> {
+        self.by_replica.get(&(node, group))
+    }
+
+    /// A write became durable. `Err`: it breaks a promise.
+    pub(super) fn on_durable(&mut self, node: NodeId, write: &GroupWrite) -> Result<News, String> {
+        let past = self.by_replica.entry((node, write.group)).or_default();
+        past.on_durable(&write.op).map_err(|why| format!("node {node}, group {}: {why}", write.group))
+    }
+
+    /// Entries were handed to be written while this commit was known.
+    pub(super) fn on_handed(&mut self, node: NodeId, group: GroupId, entries: &[Entry], commit: Index) {
+        let past = self.by_replica.entry((node, group)).or_default();
+        for e in entries {
+            past.known_commits.insert(e.index, (e.term, commit));
+        }
+    }
+}
+
+impl Past {
+    /// Term at `index` as far as the log reaches.
+    pub(super) fn term(&self, index: Index) -> Option<Term> {
+        if index == self.base.index { Some(self.base.term) } else { self.terms.get(&index).copied() }
+    }
+
+    pub(super) fn last(&self) -> LogPos {
+        self.terms.last_key_value().map_or(self.base, |(index, term)| LogPos::new(*term, *index))
+    }
+
+    /// The commit that a restart must not fall behind: the one known when the last entry was handed over.
+    pub(super) fn least_commit(&self, last: LogPos) -> Index {
+        match self.known_commits.get(&last.index) {
+            Some((term, commit)) if *term == last.term => *commit,
+            _ => Index::NONE,
+        }
+    }
+
+    fn on_durable(&mut self, op: &GroupOp) -> Result<News, String> {
+        let mut news = News::default();
+        match op {
+            GroupOp::Create { creation, hard_state } => {
+                *self = Past { base: creation.birth, committed: creation.birth.index, ..Past::default() };
+                self.on_hard_state(*hard_state)?;
+            }
+            GroupOp::Append { entries, hard_state } => {
+                self.on_entries(entries, &mut news)?;
+                if let Some(hard_state) = hard_state {
+                    self.on_hard_state(*hard_state)?;
+                }
+                self.on_commit(&mut news)?;
+            }
+            GroupOp::Truncate(upto) => self.truncate(upto.pos)?,
+            GroupOp::Install { install, hard_state } => {
+                self.terms.clear();
+                self.base = install.pos;
+                self.committed = self.committed.max(install.pos.index);
+                self.on_hard_state(*hard_state)?;
+            }
+            GroupOp::Intent(_) | GroupOp::DropIntent => {}
+            GroupOp::Destroy { .. } => *self = Past::default(),
+        }
+        Ok(news)
+    }
+
+    fn on_hard_state(&mut self, now: HardState) -> Result<(), String> {
+        let before = self.hard_state;
+        if now.term < before.term {
+            return Err(format!("the durable term fell from {} to {}", before.term, now.term));
+        }
+        if now.commit < before.commit {
+            return Err(format!("the durable commit fell from {} to {}", before.commit, now.commit));
+        }
+        if now.vote != ReplicaId::NONE {
+            let vote = *self.votes.entry(now.term).or_insert(now.vote);
+            if vote != now.vote {
+                return Err(format!("voted for {vote} and for {} in term {}", now.vote, now.term));
+            }
+        }
+        self.hard_state = now;
+        Ok(())
+    }
+
+    fn on_entries(&mut self, entries: &[Entry], news: &mut News) -> Result<(), String> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        for e in entries.iter().filter(|e| e.index <= self.committed) {
+            if self.term(e.index).is_some_and(|t| t != e.term) {
+                return Err(format!("the committed entry at {} is overwritten", e.index));
+            }
+        }
+        if first.index <= self.committed && entries.last().is_some_and(|l| l.index < self.last().index) {
+            let cut = entries[entries.len() - 1].index;
+            if cut < self.committed {
+                return Err(format!("committed entries behind {cut} are cut off"));
+            }
+        }
+        drop(self.terms.split_off(&first.index));
+        for e in entries {
+            let prev = self.term(e.index.prev()).ok_or_else(|| format!("a hole before {}", e.index))?;
+            self.terms.insert(e.index, e.term);
+            news.entries.push((prev, e.clone()));
+        }
+        Ok(())
+    }
+
+    fn on_commit(&mut self, news: &mut News) -> Result<(), String> {
+        let commit = self.hard_state.commit;
+        if commit > self.last().index {
+            return Err(format!("commit {commit} is durable, the log ends at {}", self.last().index));
+        }
+        let moved = (self.committed.0 + 1..=commit.0).map(Index);
+        news.committed.extend(moved.filter_map(|i| Some(LogPos::new(self.term(i)?, i))));
+        self.committed = self.committed.max(commit);
+        Ok(())
+    }
+
+    fn truncate(&mut self, upto: LogPos) -> Result<(), String> {
+        if upto.index <= self.base.index {
+            return Ok(());
+        }
+        if self.term(upto.index) != Some(upto.term) {
+            return Err(format!("truncated at {upto:?}, where the log has {:?}", self.term(upto.index)));
+        }
+        self.terms = self.terms.split_off(&upto.index.next());
+        self.base = upto;
+        Ok(())
+    }
+}

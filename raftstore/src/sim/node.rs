@@ -1,0 +1,208 @@
+//! One simulated node: media that survive its crashes, and, while it is up, the production parts around them.
+//!
+//! The log writer's letters pass through a tap, so that checks know what is on its way to the disk.
+//! Leaves to others: when which part turns (`world`). Invariant: a start of the node shares nothing with the one before
+//! but the media.
+
+use super::swarm::Swarm;
+use crate::env::{Clock, Env, GroupOp, Instant, LogStore, MachineKind, PeerIdentity};
+use crate::error::BootError;
+use crate::ids::{BootEpoch, GroupId, Incarnation, NodeId};
+use crate::mem::{GroupImage, MemClock, MemDisk, MemFiles, MemMachineDisk, MemNet, Persistence, Power};
+use crate::node::{NodeHandle, NodeInputs, NodeParts, boot};
+use crate::router::Router;
+use crate::task::WriterMsg;
+use crate::turn::Active;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use pontoon_raft::{Index, Term};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Name of the durable kind.
+pub(super) const DURABLE: &str = "durable";
+/// Name of the volatile kind.
+pub(super) const VOLATILE: &str = "volatile";
+
+/// A node over all its starts.
+pub(super) struct SimNode {
+    pub(super) id: NodeId,
+    /// Starts so far.
+    pub(super) boots: u64,
+    pub(super) disk: Arc<MemDisk>,
+    pub(super) files: Arc<MemFiles>,
+    pub(super) machines: BTreeMap<&'static str, Arc<MemMachineDisk>>,
+    /// While it is up.
+    pub(super) up: Option<Running>,
+    /// No part turns before this.
+    pub(super) paused: Instant,
+    /// No write ends before this.
+    pub(super) hung: Instant,
+    /// Writes take this many times as long until then.
+    pub(super) slow: (u32, Instant),
+}
+
+/// One start of a node.
+pub(super) struct Running {
+    pub(super) power: Arc<Power>,
+    pub(super) handle: NodeHandle,
+    /// Pollers, appliers, writer, log reader, snapshotter, lifecycle, durability.
+    pub(super) parts: Vec<Box<dyn Active>>,
+    /// When each part turns next.
+    pub(super) wake: Vec<Option<Instant>>,
+    /// Place of the writer in `parts`.
+    pub(super) writer: usize,
+    pub(super) tap: Tap,
+}
+
+/// Between everybody and the log writer.
+pub(super) struct Tap {
+    from_all: Receiver<WriterMsg>,
+    to_writer: Sender<WriterMsg>,
+    /// What the writer has not taken yet, in order.
+    pub(super) in_flight: VecDeque<Vec<(GroupId, GroupOp)>>,
+}
+
+impl Tap {
+    /// Passes letters on; returns how many batches came.
+    pub(super) fn pass(&mut self) -> usize {
+        let mut passed = 0;
+        while let Ok(letter) = self.from_all.try_recv() {
+            if let WriterMsg::Write { batch, .. } = &letter {
+                self.in_flight.push_back(batch.writes.iter().map(|w| (w.group, w.op.clone())).collect());
+                passed += 1;
+            }
+            let _stopped = self.to_writer.send(letter);
+        }
+        passed
+    }
+
+    /// The writer has turned: what it took is written.
+    pub(super) fn settle(&mut self) {
+        let left = self.to_writer.len();
+        while self.in_flight.len() > left {
+            self.in_flight.pop_front();
+        }
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.to_writer.is_empty()
+    }
+}
+
+impl SimNode {
+    pub(super) fn new(id: NodeId) -> SimNode {
+        let machine = |name, persistence| (name, MemMachineDisk::new(persistence));
+        let node = SimNode {
+            id,
+            boots: 0,
+            disk: Arc::default(),
+            files: Arc::default(),
+            machines: [machine(DURABLE, Persistence::Durable), machine(VOLATILE, Persistence::Volatile)].into(),
+            up: None,
+            paused: Instant::default(),
+            hung: Instant::default(),
+            slow: (1, Instant::default()),
+        };
+        let _begin = node.disk.take_journal();
+        node.machines.values().for_each(|m| drop(m.take_applied()));
+        node
+    }
+
+    /// Boots production code on the media. `Ok(false)`: the power was cut on the way.
+    pub(super) fn start(
+        &mut self,
+        swarm: &Swarm,
+        net: &Arc<MemNet>,
+        clock: &Arc<MemClock>,
+        nonce: u64,
+        power: Arc<Power>,
+    ) -> Result<bool, BootError> {
+        self.boots += 1;
+        let epoch = BootEpoch { counter: self.boots, nonce };
+        let me = PeerIdentity { node: self.id, incarnation: Incarnation(0xd15c_0000 + self.id.0), epoch };
+        let kinds = self.machines.iter();
+        let kinds = kinds.map(|(n, m)| ((*n).to_owned(), Arc::new(m.open(power.clone())) as Arc<dyn MachineKind>));
+        let log: Arc<dyn LogStore> = Arc::new(self.disk.open(power.clone()));
+        let env = Env {
+            log: log.clone(),
+            transport: Arc::new(net.transport(me, power.clone())),
+            clock: clock.clone() as Arc<dyn Clock>,
+            kinds: kinds.collect(),
+            files: Arc::new(self.files.open(power.clone())),
+        };
+        let (router, mut inboxes) = Router::new(&swarm.config);
+        let (to_writer, tapped) = unbounded();
+        let from_all = std::mem::replace(&mut inboxes.writer, tapped);
+        let tap = Tap { from_all, to_writer, in_flight: VecDeque::new() };
+        let recovered = log.load()?;
+        let inputs = NodeInputs { env, config: swarm.config.clone(), router: router.clone(), inboxes, me, recovered };
+        let (handle, parts) = match boot(inputs) {
+            Ok(booted) => booted,
+            Err(_) if !power.is_on() => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let (parts, writer) = line_up(parts);
+        router.open();
+        net.listen(me, power.clone(), router);
+        let wake = vec![None; parts.len()];
+        self.up = Some(Running { power, handle, parts, wake, writer, tap });
+        Ok(true)
+    }
+
+    /// Term of the entry at `index` as this start would read it: durable, written, and on its way to the disk.
+    pub(super) fn term_in_sight(&self, group: GroupId, index: Index) -> Option<Term> {
+        let in_flight = self.up.iter().flat_map(|up| up.tap.in_flight.iter().rev());
+        for (_, op) in in_flight.flat_map(|batch| batch.iter().rev().filter(|(g, _)| *g == group)) {
+            match op {
+                GroupOp::Append { entries, .. } if entries.first().is_some_and(|e| e.index <= index) => {
+                    let at = index.0 - entries[0].index.0;
+                    return entries.get(at as usize).map(|e| e.term);
+                }
+                GroupOp::Install { install, .. } => {
+                    return (install.pos.index == index).then_some(install.pos.term);
+                }
+                _ => {}
+            }
+        }
+        self.disk.live(|image| image.groups.get(&group).and_then(|g| g.term(index)))
+    }
+
+    /// Looks at a group as every crash would keep it.
+    pub(super) fn durable<T>(&self, group: GroupId, look: impl FnOnce(&GroupImage) -> T) -> Option<T> {
+        self.disk.durable(|image| image.groups.get(&group).map(look))
+    }
+
+    /// Does a write that is on its way remove or replace the durable entry at `index`?
+    pub(super) fn is_being_undone(&self, group: GroupId, index: Index) -> bool {
+        let durable = self.durable(group, |g| g.term(index)).flatten();
+        durable.is_some()
+            && self.term_in_sight(group, index).is_none_or(|t| Some(t) != durable)
+            && !self.is_below_truncation(group, index)
+    }
+
+    fn is_below_truncation(&self, group: GroupId, index: Index) -> bool {
+        let on_disk = self.disk.live(|i| i.groups.get(&group).is_none_or(|g| index <= g.truncated.pos.index));
+        let ops = self.up.iter().flat_map(|up| up.tap.in_flight.iter().flatten());
+        on_disk
+            || ops.filter(|(g, _)| *g == group).any(|(_, op)| match op {
+                GroupOp::Truncate(upto) => index <= upto.pos.index,
+                GroupOp::Install { install, .. } => index <= install.pos.index,
+                GroupOp::Destroy { .. } => true,
+                _ => false,
+            })
+    }
+}
+
+fn line_up(parts: NodeParts) -> (Vec<Box<dyn Active>>, usize) {
+    let NodeParts { pollers, log_writer, log_reader, appliers, snapshotter, lifecycle, durability } = parts;
+    let mut all: Vec<Box<dyn Active>> = Vec::new();
+    pollers.into_iter().for_each(|p| all.push(Box::new(p)));
+    appliers.into_iter().for_each(|a| all.push(Box::new(a)));
+    let writer = all.len();
+    all.push(Box::new(log_writer));
+    all.push(Box::new(log_reader));
+    all.push(Box::new(snapshotter));
+    all.push(Box::new(lifecycle));
+    all.push(Box::new(durability));
+    (all, writer)
+}

@@ -1,0 +1,607 @@
+//! One simulated world: virtual time, an ordered queue of what happens next, and the loop that lets it happen.
+//!
+//! Leaves to others: what goes wrong (`faults`), what must hold (`facts`), what clients do (`clients`).
+//! Invariant: everything that happens is an entry of the queue, taken in the order (time, number); the first broken
+//! promise ends the world.
+
+use super::clients::{Clients, Outcome, Step};
+use super::facts::{Facts, Nodes};
+use super::network::Network;
+use super::node::{DURABLE, Running, SimNode, VOLATILE};
+use super::swarm::Swarm;
+use super::verdict::{Report, Verdict};
+use crate::codec::Digest;
+use crate::env::Instant;
+use crate::group_spec::GroupSpec;
+use crate::ids::{GroupId, NodeId};
+use crate::mem::{MemClock, MemNet, Packet, Power};
+use crate::testing::linearizability::{KvVerdict, check_kv};
+use crate::testing::{Cell, LifecycleCell, Rng};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Steps of the linearizability check for one group of keys.
+const BUDGET: u64 = 3_000_000;
+/// Clients rest this long before the end, so that replicas can become equal.
+const QUIET: Duration = Duration::from_secs(12);
+
+/// Something that happens.
+pub(super) enum What {
+    /// A part of a start of a node turns.
+    Turn(NodeId, u64, usize),
+    /// A frame arrives at a start of a node.
+    Deliver(Packet, u64),
+    /// A client acts.
+    Client(usize),
+    /// Something goes wrong.
+    Fault,
+    /// A node starts.
+    Start(NodeId),
+    /// The process of this start ends (poisoned).
+    Exit(NodeId, u64),
+    /// Cut links work again.
+    Repair,
+    /// A node learns about a link.
+    Link(NodeId, NodeId, bool),
+    /// From now on everything is healed.
+    Heal,
+}
+
+/// A world.
+pub(super) struct World {
+    pub(super) swarm: Swarm,
+    pub(super) rng: Rng,
+    pub(super) now: Instant,
+    queue: BTreeMap<(Instant, u64), What>,
+    /// Numbers what is put into the queue.
+    number: u64,
+    pub(super) nodes: Nodes,
+    pub(super) net: Arc<MemNet>,
+    clock: Arc<MemClock>,
+    pub(super) network: Network,
+    pub(super) clients: Clients,
+    pub(super) facts: Facts,
+    pub(super) specs: Vec<GroupSpec>,
+    kind_of: BTreeMap<GroupId, &'static str>,
+    trace: Digest,
+    /// By name.
+    pub(super) counts: BTreeMap<String, u64>,
+    /// The first broken promise.
+    broken: Option<String>,
+    pub(super) healed: bool,
+    waiting: Vec<bool>,
+    /// When each client acts next.
+    due: Vec<Option<Instant>>,
+}
+
+/// Runs the world of a seed to its end.
+#[must_use]
+pub fn run(seed: u64, swarm: Swarm) -> Report {
+    let mut world = World::new(seed, swarm);
+    world.begin();
+    let verdict = world.live();
+    world.report(seed, verdict)
+}
+
+impl World {
+    fn new(seed: u64, swarm: Swarm) -> World {
+        let mut rng = Rng::new(seed);
+        let groups: Vec<GroupId> = (1..=swarm.groups).map(GroupId).collect();
+        let mut world = World {
+            clients: Clients::new(swarm.clients, groups.clone(), rng.fork()),
+            network: Network::new(rng.fork()),
+            nodes: (1..=swarm.nodes).map(|n| (NodeId(n), SimNode::new(NodeId(n)))).collect(),
+            rng,
+            now: Instant(1),
+            queue: BTreeMap::new(),
+            number: 0,
+            net: Arc::default(),
+            clock: Arc::default(),
+            facts: Facts::default(),
+            specs: Vec::new(),
+            kind_of: BTreeMap::new(),
+            trace: Digest::default(),
+            counts: BTreeMap::new(),
+            broken: None,
+            healed: false,
+            waiting: Vec::new(),
+            due: vec![None; swarm.clients as usize],
+            swarm,
+        };
+        groups.into_iter().for_each(|g| world.draw_group(g));
+        world
+    }
+
+    fn draw_group(&mut self, id: GroupId) {
+        let mut nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        while nodes.len() as u64 > self.swarm.voters {
+            nodes.remove(self.rng.below(nodes.len() as u64) as usize);
+        }
+        let kind = if self.rng.chance(self.swarm.volatile) { VOLATILE } else { DURABLE };
+        self.kind_of.insert(id, kind);
+        self.facts.add_group(id, nodes.clone());
+        let (voters, learners) = (nodes.into_iter().collect(), BTreeSet::new());
+        self.specs.push(GroupSpec { id, kind: kind.to_owned(), voters, learners });
+    }
+
+    fn begin(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for node in ids {
+            let at = self.soon(Duration::from_millis(300));
+            self.put(at, What::Start(node));
+        }
+        for client in 0..self.swarm.clients as usize {
+            let at = self.soon(Duration::from_secs(3)).after(Duration::from_secs(1));
+            self.call_client(client, at);
+        }
+        let first = self.soon(self.swarm.fault_every * 2).after(Duration::from_secs(2));
+        self.put(first, What::Fault);
+        self.put(Instant(1).after(self.swarm.fault_phase), What::Heal);
+    }
+
+    /// When this world ends.
+    fn end(&self) -> Instant {
+        Instant(1).after(self.swarm.fault_phase + self.swarm.heal_phase)
+    }
+
+    pub(super) fn put(&mut self, at: Instant, what: What) {
+        self.number += 1;
+        self.queue.insert((at, self.number), what);
+    }
+
+    /// A moment within `at_most` from now.
+    pub(super) fn soon(&mut self, at_most: Duration) -> Instant {
+        let nanos = self.rng.below(at_most.as_nanos() as u64 + 1);
+        self.now.after(Duration::from_nanos(nanos + 1))
+    }
+
+    pub(super) fn count(&mut self, name: impl Into<String>) {
+        *self.counts.entry(name.into()).or_default() += 1;
+    }
+
+    pub(super) fn check(&mut self, result: Result<(), String>) {
+        if let Err(why) = result {
+            self.broken.get_or_insert(why);
+        }
+    }
+
+    fn live(&mut self) -> Verdict {
+        while let Some(((at, _), what)) = self.queue.pop_first() {
+            if at > self.end() {
+                break;
+            }
+            self.now = at;
+            self.clock.set(at);
+            self.happen(what);
+            if let Some(why) = self.broken.take() {
+                return Verdict::Violation(why);
+            }
+        }
+        self.judge()
+    }
+
+    fn happen(&mut self, what: What) {
+        self.trace.update_u64(self.now.0);
+        match what {
+            What::Turn(node, boot, part) => self.turn(node, boot, part),
+            What::Deliver(packet, boot) => self.deliver(packet, boot),
+            What::Client(client) => self.client(client),
+            What::Fault => self.next_fault(),
+            What::Start(node) => self.start(node),
+            What::Exit(node, boot) => {
+                if self.nodes[&node].boots == boot {
+                    self.crash(node, Duration::from_secs(1));
+                }
+            }
+            What::Repair => self.repair(),
+            What::Link(node, peer, up) => {
+                self.net.tell_link(node, peer, up);
+                self.wake_up(node);
+            }
+            What::Heal => self.heal(),
+        }
+    }
+
+    fn running(&mut self, node: NodeId, boot: u64) -> Option<&mut Running> {
+        let node = self.nodes.get_mut(&node)?;
+        if node.boots == boot { node.up.as_mut() } else { None }
+    }
+
+    fn turn(&mut self, id: NodeId, boot: u64, part: usize) {
+        let now = self.now;
+        let held = self.held_until(id, part);
+        let Some(up) = self.running(id, boot).filter(|up| up.wake[part] == Some(now)) else { return };
+        if held > now {
+            up.wake[part] = None;
+            return self.arm(id, part, held);
+        }
+        up.wake[part] = None;
+        let turned = catch_unwind(AssertUnwindSafe(|| up.parts[part].turn(now)));
+        let name = up.parts[part].name();
+        if part == up.writer {
+            up.tap.settle();
+        }
+        let Ok(turn) = turned else {
+            return self.check(Err(format!("node {id}: {name} panicked")));
+        };
+        self.trace.update_u64(id.0 << 32 | (part as u64) << 1 | u64::from(turn.worked));
+        self.after(id);
+        if turn.worked {
+            let again = self.delay_of(id, part);
+            self.arm(id, part, again);
+        } else if turn.next != Instant::NEVER {
+            self.arm(id, part, turn.next.max(now.after(Duration::from_micros(1))));
+        }
+    }
+
+    /// Before when a part may not turn: the node is paused, or its disk hangs.
+    fn held_until(&self, id: NodeId, part: usize) -> Instant {
+        let node = &self.nodes[&id];
+        if self.writes(id, part) { node.paused.max(node.hung) } else { node.paused }
+    }
+
+    fn writes(&self, id: NodeId, part: usize) -> bool {
+        let writer = self.nodes[&id].up.as_ref().is_some_and(|up| up.writer == part);
+        writer || (self.swarm.config.inline_sync && part < self.swarm.config.pollers)
+    }
+
+    /// When a part with work turns: a lag, and for whoever writes, the length of the write.
+    fn delay_of(&mut self, id: NodeId, part: usize) -> Instant {
+        let mut at = self.soon(self.swarm.lag);
+        if self.writes(id, part) {
+            let (low, high) = self.swarm.write;
+            let (times, until) = self.nodes[&id].slow;
+            let times = if self.now < until { times } else { 1 };
+            let length = low + Duration::from_nanos(self.rng.below((high - low).as_nanos() as u64 + 1));
+            // Pollers that write by themselves do not write in every turn.
+            let share = if part < self.swarm.config.pollers { 4 } else { 1 };
+            at = at.after(length * times / share);
+        }
+        at
+    }
+
+    fn arm(&mut self, id: NodeId, part: usize, at: Instant) {
+        let boot = self.nodes[&id].boots;
+        let Some(up) = self.running(id, boot) else { return };
+        if up.wake[part].is_none_or(|wake| at < wake) {
+            up.wake[part] = Some(at);
+            self.put(at, What::Turn(id, boot, part));
+        }
+    }
+
+    /// After anything happened on a node: checks, frames, answers, further turns.
+    fn after(&mut self, id: NodeId) {
+        self.note_durable(id);
+        self.note_applied(id);
+        for packet in self.net.take_sent() {
+            self.send(packet);
+        }
+        self.note_handed(id);
+        let answers = self.clients.collect(id, self.now, &self.nodes);
+        for (client, outcome) in answers {
+            if let Outcome::Acked(group, pos) = outcome {
+                let checked = self.facts.check_quorum(&self.nodes, group, pos);
+                self.check(checked);
+            }
+            match outcome {
+                Outcome::Refused => {
+                    let at = self.soon(Duration::from_millis(120));
+                    self.call_client(client, at);
+                }
+                Outcome::Acked(..) | Outcome::Counted => self.rest(client),
+            }
+        }
+        let Some(up) = &self.nodes[&id].up else { return };
+        if !up.power.is_on() {
+            let point = up.power.cut_at();
+            self.count(point.map_or_else(|| "power cut".to_owned(), |p| format!("crash {p:?}")));
+            return self.crash(id, self.swarm.down);
+        }
+        if up.handle.router().health().is_poisoned() {
+            let (at, boot) = (self.soon(Duration::from_millis(200)), self.nodes[&id].boots);
+            self.put(at, What::Exit(id, boot));
+        }
+        self.wake_up(id);
+    }
+
+    fn note_durable(&mut self, id: NodeId) {
+        for batch in self.nodes[&id].disk.take_journal() {
+            let checked = self.facts.on_durable(&self.nodes, id, &batch);
+            self.check(checked);
+        }
+    }
+
+    fn note_applied(&mut self, id: NodeId) {
+        for machine in self.nodes[&id].machines.values() {
+            for applied in machine.take_applied() {
+                if let Err(why) = self.facts.on_applied(&self.nodes, id, &applied) {
+                    self.broken.get_or_insert(why);
+                }
+            }
+        }
+    }
+
+    fn note_handed(&mut self, id: NodeId) {
+        let Some(up) = self.nodes.get_mut(&id).and_then(|n| n.up.as_mut()) else { return };
+        let came = up.tap.pass();
+        let node = &self.nodes[&id];
+        let Some(up) = &node.up else { return };
+        let new = up.tap.in_flight.iter().skip(up.tap.in_flight.len().saturating_sub(came));
+        for (group, op) in new.flatten() {
+            self.facts.on_handed(node, *group, op);
+        }
+    }
+
+    fn send(&mut self, packet: Packet) {
+        let checked = self.facts.on_sent(&self.nodes, &packet);
+        self.check(checked);
+        self.trace.update(&packet.body);
+        let (from, to) = (packet.from.node, packet.to);
+        let fate = self.network.fate(&self.swarm, self.now, from, to, packet.lane);
+        match fate.arrivals.len() {
+            0 => self.count("frames lost"),
+            1 => {}
+            _ => self.count("frames duplicated"),
+        }
+        if fate.reordered {
+            self.count("frames reordered");
+        }
+        let boot = self.nodes.get(&to).map_or(0, |n| n.boots);
+        for at in fate.arrivals {
+            self.put(at, What::Deliver(packet.clone(), boot));
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet, boot: u64) {
+        let to = packet.to;
+        if self.running(to, boot).is_none() || self.network.is_cut(packet.from.node, to) {
+            return;
+        }
+        if let Err(bad) = self.net.deliver(packet) {
+            return self.check(Err(format!("node {to} refuses another's frame: {bad}")));
+        }
+        self.wake_up(to);
+    }
+
+    /// Lets every part with a letter turn soon.
+    pub(super) fn wake_up(&mut self, id: NodeId) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.clear();
+        if let Some(up) = &self.nodes[&id].up {
+            up.handle.router().mail().waiting(&mut waiting);
+            waiting[up.writer] = up.tap.is_waiting();
+            for (part, has_letters) in waiting.iter().enumerate() {
+                let turns_soon = self.nodes[&id].up.as_ref().and_then(|up| up.wake[part]);
+                let far = turns_soon.is_none_or(|at| at > self.now.after(Duration::from_millis(1)));
+                if *has_letters && far && !(self.writes(id, part) && turns_soon.is_some()) {
+                    let at = self.delay_of(id, part);
+                    self.arm(id, part, at);
+                }
+            }
+        }
+        self.waiting = waiting;
+    }
+
+    /// The client acts at `at`, and not when it was to act before.
+    fn call_client(&mut self, client: usize, at: Instant) {
+        self.due[client] = Some(at);
+        self.put(at, What::Client(client));
+    }
+
+    fn client(&mut self, client: usize) {
+        if self.due[client] != Some(self.now) {
+            return;
+        }
+        let step = self.clients.step(client, self.now, &self.nodes);
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        ids.into_iter().for_each(|n| self.wake_up(n));
+        match step {
+            Step::Waits(until) => self.call_client(client, until),
+            Step::TriesAgain => {
+                let at = self.soon(Duration::from_millis(120));
+                self.call_client(client, at);
+            }
+            Step::Free => self.rest(client),
+        }
+    }
+
+    /// A client thinks before its next operation.
+    fn rest(&mut self, client: usize) {
+        self.due[client] = None;
+        let stop = self.end().0 - QUIET.as_nanos() as u64;
+        if self.now.0 >= stop {
+            return;
+        }
+        let missing = self.swarm.operations.saturating_sub(self.clients.begun()).max(1);
+        let left = Duration::from_nanos(stop - self.now.0);
+        let pause = left * self.swarm.clients as u32 / missing as u32 * 2;
+        let at = self.soon(pause.min(Duration::from_secs(4)));
+        self.call_client(client, at);
+    }
+
+    pub(super) fn start(&mut self, id: NodeId) {
+        if self.nodes[&id].up.is_some() {
+            return;
+        }
+        let (power, nonce) = (Arc::new(Power::default()), self.rng.next_u64());
+        if !self.healed && self.rng.chance(150) {
+            self.arm_power(&power, 4);
+        }
+        let (net, clock) = (self.net.clone(), self.clock.clone());
+        let swarm = self.swarm.clone();
+        let node = self.nodes.get_mut(&id).expect("nodes are never removed");
+        let started = catch_unwind(AssertUnwindSafe(|| node.start(&swarm, &net, &clock, nonce, power.clone())));
+        match started {
+            Ok(Ok(true)) => self.started(id, &power),
+            Ok(Ok(false)) => {
+                self.count("crash while booting");
+                self.note_durable(id);
+                self.crash(id, Duration::from_secs(1));
+            }
+            Ok(Err(e)) => self.check(Err(format!("node {id} does not start: {e}"))),
+            Err(_) => self.check(Err(format!("node {id} panicked while booting"))),
+        }
+    }
+
+    fn started(&mut self, id: NodeId, power: &Arc<Power>) {
+        self.count("starts");
+        self.tell_links(id, true);
+        let own = self.specs.iter().filter(|s| s.voters.contains(&id));
+        let handle = self.nodes[&id].up.as_ref().map(|up| up.handle.clone());
+        for spec in own {
+            let slot: Arc<LifecycleCell> = Cell::new(power.clone());
+            handle.iter().for_each(|h| h.create(spec.clone(), slot.clone()));
+        }
+        let parts = self.nodes[&id].up.as_ref().map_or(0, |up| up.parts.len());
+        for part in 0..parts {
+            let at = self.delay_of(id, part);
+            self.arm(id, part, at);
+        }
+        self.after(id);
+    }
+
+    /// The node dies now and starts again within `down`.
+    pub(super) fn crash(&mut self, id: NodeId, down: Duration) {
+        self.count("crashes");
+        let keep_all = self.rng.chance(self.swarm.kill);
+        let node = self.nodes.get_mut(&id).expect("nodes are never removed");
+        if let Some(up) = node.up.take() {
+            up.power.cut();
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(up)));
+            self.check(dropped.map_err(|_| format!("node {id} panicked when it was dropped")));
+        }
+        let node = &self.nodes[&id];
+        if keep_all {
+            node.disk.kill()
+        } else {
+            node.disk.crash(&mut self.rng)
+        };
+        node.files.crash(&mut self.rng);
+        node.machines.values().for_each(|m| m.crash());
+        self.net.forget(id);
+        let _lost = self.net.take_sent();
+        self.note_durable(id);
+        self.note_applied(id);
+        let checked = self.facts.on_crashed(&self.nodes[&id], &self.kind_of);
+        self.check(checked);
+        self.clients.on_crash(id).into_iter().for_each(|c| self.rest(c));
+        self.tell_links(id, false);
+        let at = self.soon(if self.healed { Duration::from_millis(200) } else { down });
+        self.put(at, What::Start(id));
+    }
+
+    /// Peers notice that a node came or went, each in its own time.
+    fn tell_links(&mut self, id: NodeId, up: bool) {
+        let peers: Vec<NodeId> = self.nodes.keys().copied().filter(|n| *n != id).collect();
+        for peer in peers {
+            self.net.set_link(peer, id, up);
+            let at = self.soon(Duration::from_millis(50));
+            self.put(at, What::Link(peer, id, up));
+        }
+    }
+
+    fn heal(&mut self) {
+        self.healed = true;
+        self.repair();
+        self.network.heal();
+        self.swarm.write.1 = self.swarm.write.1.min(Duration::from_millis(20)).max(self.swarm.write.0);
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let node = self.nodes.get_mut(&id).expect("nodes are never removed");
+            (node.paused, node.hung, node.slow) = (self.now, self.now, (1, self.now));
+            node.files.make_room();
+            let stopped = node.up.as_ref().is_some_and(|up| {
+                up.power.disarm();
+                up.handle.groups().iter().any(|g| g.quarantined.is_some())
+            });
+            let down = node.up.is_none();
+            if stopped {
+                self.crash(id, Duration::from_millis(100));
+            } else if down {
+                let at = self.soon(Duration::from_millis(200));
+                self.put(at, What::Start(id));
+            }
+        }
+    }
+
+    fn judge(&mut self) -> Verdict {
+        self.clients.finish();
+        if let Err(why) = self.check_end() {
+            return Verdict::Violation(why);
+        }
+        match check_kv(&self.clients.history, BUDGET) {
+            KvVerdict::Ok => self.judge_coverage(),
+            KvVerdict::Unknown { keys } => Verdict::Unknown(format!("linearizability of {keys:?}")),
+            KvVerdict::Violation { keys, calls, explained } => Verdict::Violation(format!(
+                "not linearizable: keys {keys:?}, {} of {} calls explained, the first that is not: {:?}",
+                explained.len(),
+                calls.len(),
+                (0..calls.len()).find(|c| !explained.contains(c)).map(|c| &calls[c])
+            )),
+        }
+    }
+
+    /// After healing: everybody runs, every group serves, replicas are equal.
+    fn check_end(&self) -> Result<(), String> {
+        for spec in &self.specs {
+            let healed = Instant(1).after(self.swarm.fault_phase);
+            if self.clients.last_ack.get(&spec.id).is_none_or(|at| *at < healed) {
+                return Err(format!("group {} acknowledged nothing after everything was healed", spec.id));
+            }
+            let mut first = None;
+            for node in &spec.voters {
+                let up = self.nodes[node].up.as_ref().ok_or_else(|| format!("node {node} is down at the end"))?;
+                let status = up.handle.status(spec.id).map_err(|e| format!("node {node}: {e}"))?;
+                if let Some(why) = status.quarantined {
+                    return Err(format!("node {node}, group {}: quarantined: {why}", spec.id));
+                }
+                let machine = &self.nodes[node].machines[self.kind_of[&spec.id]];
+                let data =
+                    machine.contents(spec.id, status.replica, status.generation).map(|c| c.0).unwrap_or_default();
+                let own = (status.applied, data);
+                if first.get_or_insert_with(|| own.clone()) != &own {
+                    return Err(format!(
+                        "group {}: node {node} stands at {} with other contents than its peers, or elsewhere: {:?}",
+                        spec.id,
+                        own.0,
+                        first.map(|f: (crate::ids::Index, _)| f.0)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_coverage(&self) -> Verdict {
+        let count = |name: &str| self.clients.counts.get(name).copied().unwrap_or_default();
+        let answered = count("writes acked") + count("reads answered");
+        let begun = self.clients.begun();
+        if begun < 2_000 || 2 * answered < begun {
+            return Verdict::Vacuous(format!("{answered} of {begun} operations answered"));
+        }
+        let expected = |name: &str, wanted: bool| wanted && self.counts.get(name).copied().unwrap_or_default() == 0;
+        let needed = [
+            ("crashes", true),
+            ("frames lost", self.swarm.loss > 0),
+            ("frames duplicated", self.swarm.duplicate > 0),
+            ("frames reordered", self.swarm.reorder > 0),
+        ];
+        match needed.into_iter().find(|(name, wanted)| expected(name, *wanted)) {
+            Some((name, _)) => Verdict::Vacuous(format!("no {name}")),
+            None => Verdict::Ok,
+        }
+    }
+
+    fn report(mut self, seed: u64, verdict: Verdict) -> Report {
+        let clients = std::mem::take(&mut self.clients.counts);
+        self.counts.extend(clients.into_iter().map(|(name, n)| (name.to_owned(), n)));
+        let checks = std::mem::take(&mut self.facts.checks);
+        self.counts.extend(checks.into_iter().map(|(name, n)| (format!("checked: {name}"), n)));
+        let committed: usize = self.specs.iter().map(|s| self.facts.committed(s.id)).sum();
+        self.counts.insert("entries committed".into(), committed as u64);
+        let seconds = self.now.0 as f64 / 1e9;
+        Report { seed, verdict, trace: self.trace.finish(), events: self.number, seconds, counts: self.counts }
+    }
+}
