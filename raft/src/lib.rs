@@ -16,7 +16,8 @@
 //!    one's index on), then `hard_state`, atomically. `must_sync`: and sync. Until then [`Storage`] may or may not
 //!    show them; it must when they are reported.
 //! 5. **Apply** `committed_entries` in order. Each membership change among them goes to
-//!    [`RawNode::apply_conf_change`] when it is applied, in log order, with the group's other replicas doing the same.
+//!    [`RawNode::apply_conf_change`] when it is applied, in log order, with the group's other replicas doing the same,
+//!    before the next [`RawNode::step`]: a snapshot that came between would replace the membership it belongs to.
 //! 6. **Reads**: serve a `read_states` item once its index is applied.
 //!
 //! *Asynchronous mode* (`Config::async_storage_writes`), for drivers that write many groups at once:

@@ -18,7 +18,7 @@ use std::panic::catch_unwind;
 use world::World;
 
 /// About 20 s of the dev profile on a busy machine.
-const SCHEDULES: u64 = 4_000;
+const SCHEDULES: u64 = 5_000;
 
 /// Bytes of one schedule; an action takes two or three.
 const LENGTH: usize = 12_000;

@@ -15,8 +15,8 @@ const MAX_SOUP: usize = 300;
 pub struct World {
     replicas: Vec<Replica>,
     soup: Vec<Message>,
-    /// Which replicas stand alone.
-    isolated: Vec<bool>,
+    /// Who is on the other side of a partition.
+    aside: Vec<bool>,
     /// Whose disk does nothing.
     stalled: Vec<bool>,
     witness: Witness,
@@ -56,14 +56,14 @@ impl Summary {
 
 impl World {
     pub fn new(seed: u64, tell: bool, script: &mut Script) -> World {
-        let first = first_snapshot(&[1, 2, 3]);
+        let first = first_snapshot(if script.one_in(2) { &[1, 2, 3] } else { &[1, 2, 3, 4, 5] });
         let small = script.one_in(2);
         // With neither, a leader whose learners were taken to a higher term by a removed replica never hears of it.
         let pre_vote = script.one_in(2);
         let check_quorum = !pre_vote || script.one_in(2);
         let config = |id: u64| Config {
             id: ReplicaId(id),
-            election_tick: 8,
+            election_tick: 4,
             applied: Index(1),
             max_size_per_msg: if small { 30 } else { 1 << 20 },
             max_committed_size_per_ready: if small { 40 } else { 0 },
@@ -80,7 +80,7 @@ impl World {
         World {
             replicas: (1..=5).map(|id| Replica::new(config(id), &first)).collect(),
             soup: Vec::new(),
-            isolated: vec![false; 5],
+            aside: vec![false; 5],
             stalled: vec![false; 5],
             witness: Witness::new(&first),
             seed,
@@ -140,8 +140,8 @@ impl World {
             93 if script.one_in(4) => self.crash(at, script),
             94..96 => self.take_snapshot(at),
             96..98 => self.compact(at, script),
-            98 if script.one_in(3) => self.isolated[at] = true,
-            99..102 => self.isolated.fill(false),
+            98 if script.one_in(2) => self.aside[at] = !self.aside[at],
+            99 if script.one_in(6) => self.aside.fill(false),
             102 => self.replicas[at].raw.storage_mut().cold = true,
             103..107 => self.fetch(at),
             107 => {
@@ -275,7 +275,7 @@ impl World {
         let old = if script.one_in(4) { self.soup.len() } else { self.soup.len().min(3) };
         let m = self.soup.remove(script.below(old));
         let (from, to) = (m.from.0 as usize - 1, m.to.0 as usize - 1);
-        if !self.isolated[from] && !self.isolated[to] {
+        if self.aside[from] == self.aside[to] {
             self.arrive(m);
         }
     }
@@ -376,7 +376,7 @@ impl World {
     /// Nothing fails any more: within a bounded time a leader commits something new, and all members apply it.
     pub fn heal(&mut self) {
         self.witness.judge_logs(&self.replicas);
-        self.isolated.fill(false);
+        self.aside.fill(false);
         self.stalled.fill(false);
         for at in 0..self.replicas.len() {
             if self.replicas[at].down {
