@@ -1,12 +1,16 @@
-//! The contestants that need nothing but RocksDB and a file: record units, the bare WAL writer, the raw file.
+//! The contestants: the store, the record units it chose from, the bare RocksDB WAL writer, the raw file.
 //!
-//! Leaves to others: the real store (`pontoon-wal`) and foreign ones (`peers`).
+//! Leaves to others: foreign log stores (`peers`).
 //! Invariant: all RocksDB contestants use the same options, those of a log.
 
 use crate::append::Contestant;
 use bytes::BufMut;
-use pontoon_raftstore::env::{GroupOp, GroupWrite, LogBatch};
+use pontoon_raft::HardState;
+use pontoon_raftstore::env::{GroupOp, GroupWrite, LogBatch, LogStore};
+use pontoon_raftstore::ids::GroupId;
+use pontoon_wal::{WalConfig, WalStore};
 use rocksdb::{DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch, WriteOptions};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -18,8 +22,8 @@ pub fn log_options() -> Options {
     o.create_if_missing(true);
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     o.set_recycle_log_file_num(4);
-    o.set_write_buffer_size(128 << 20);
-    o.set_max_write_buffer_number(8);
+    o.set_write_buffer_size(64 << 20);
+    o.set_max_write_buffer_number(16);
     o.set_compression_type(DBCompressionType::None);
     o.set_level_zero_slowdown_writes_trigger(1 << 20);
     o.set_level_zero_stop_writes_trigger(1 << 20);
@@ -55,6 +59,19 @@ pub enum Unit {
     Batch,
     /// One put of the batch's bytes without any structure: the ceiling.
     Bare,
+}
+
+impl Unit {
+    /// Its line in the table.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Entry => "key per entry",
+            Unit::Block => "block (a)",
+            Unit::Batch => "batch record (b)",
+            Unit::Bare => "bare RocksDB WAL",
+        }
+    }
 }
 
 /// A RocksDB with one record unit.
@@ -136,12 +153,7 @@ fn total_bytes(w: &GroupWrite) -> usize {
 
 impl Contestant for Rocks {
     fn name(&self) -> &'static str {
-        match self.unit {
-            Unit::Entry => "key per entry",
-            Unit::Block => "block (a)",
-            Unit::Batch => "batch record (b)",
-            Unit::Bare => "bare RocksDB WAL",
-        }
+        self.unit.name()
     }
 
     fn append(&mut self, batch: &LogBatch) {
@@ -164,6 +176,49 @@ impl Contestant for Rocks {
             wb.delete_range(0_u64.to_be_bytes(), upto.to_be_bytes());
         }
         self.db.write(wb).expect("disk has room");
+    }
+}
+
+/// The store itself.
+pub struct OwnStore {
+    store: WalStore,
+    born: HashSet<GroupId>,
+}
+
+impl OwnStore {
+    /// Opens a new store under `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> OwnStore {
+        let store = WalStore::open(dir, &WalConfig::default()).expect("a new directory");
+        OwnStore { store, born: HashSet::new() }
+    }
+
+    /// Groups are created when they are first written to.
+    fn create_missing(&mut self, batch: &LogBatch) {
+        let new = batch.writes.iter().filter(|w| self.born.insert(w.group));
+        let create = |w: &GroupWrite| {
+            let op = GroupOp::Create { creation: Box::default(), hard_state: HardState::default() };
+            GroupWrite { group: w.group, replica: w.replica, op }
+        };
+        let writes: Vec<GroupWrite> = new.map(create).collect();
+        if !writes.is_empty() {
+            let _proof = self.store.write(&LogBatch { writes, ..LogBatch::default() }).expect("disk has room");
+        }
+    }
+}
+
+impl Contestant for OwnStore {
+    fn name(&self) -> &'static str {
+        "pontoon-wal"
+    }
+
+    fn append(&mut self, batch: &LogBatch) {
+        self.create_missing(batch);
+        let _proof = self.store.write(batch).expect("disk has room");
+    }
+
+    fn truncate(&mut self, batch: &LogBatch) {
+        let _proof = self.store.write(batch).expect("disk has room");
     }
 }
 

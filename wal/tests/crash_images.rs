@@ -11,6 +11,9 @@ use pontoon_wal::{OpenError, WalStore};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Does something to a WAL file with so many live bytes.
+type Damage = fn(&Path, usize);
+
 /// A store written to for a while, imaged while open. The WAL was rotated and recycled; the last file is live.
 struct Written {
     base: tempfile::TempDir,
@@ -91,9 +94,9 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            all.extend(files(&path))
+            all.extend(files(&path));
         } else {
-            drop(all.insert(path.clone(), std::fs::read(path).unwrap()))
+            all.insert(path.clone(), std::fs::read(path).unwrap());
         }
     }
     all
@@ -169,7 +172,7 @@ fn flips_below_the_mark_refuse_with_a_place_and_stale_ones_change_nothing() {
 #[test]
 fn a_lost_cut_or_hollow_wal_refuses() {
     let written = Written::new(2000, 0);
-    let damages: [(&str, fn(&Path, usize)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("deleted", |wal, _| std::fs::remove_file(wal).unwrap()),
         ("cut in half", |wal, end| {
             std::fs::OpenOptions::new().write(true).open(wal).unwrap().set_len(end as u64 / 2).unwrap();
