@@ -230,7 +230,7 @@ pub struct RawFile {
     scratch: Vec<u8>,
 }
 
-const RAW_LIMIT: u64 = 256 << 20;
+const RAW_LIMIT: u64 = 64 << 20;
 
 impl RawFile {
     /// A growing file, or one that is written once in advance and then overwritten.

@@ -1,6 +1,7 @@
 //! The table of the append race: every shape, our contestants and the caller's, ratios to the bare WAL writer.
 //!
-//! Arguments of the command line: `--seconds S` per contestant and shape, `--dir DIR`.
+//! Arguments of the command line: `--seconds S` per contestant and shape, `--dir DIR`, `--groups N`, `--entries N`,
+//! `--only NAME,..` (parts of names).
 #![allow(clippy::print_stdout, reason = "the output of a bench")]
 
 use crate::append::{Contestant, Shape, race};
@@ -17,11 +18,17 @@ pub fn run(more: impl Fn(&Path) -> Vec<Box<dyn Contestant>>) {
     let arg = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1).cloned());
     let seconds = arg("--seconds").map_or(1.0, |s| s.parse().expect("--seconds takes a number"));
     let base = arg("--dir").map_or_else(std::env::temp_dir, Into::into);
-    for groups in [1, 256] {
-        for entries in [1, 32, 512, 4096] {
+    let only = arg("--only");
+    let list = |name: &str, all: [usize; 4]| match arg(name) {
+        Some(one) => vec![one.parse().expect("a number")],
+        None => all.into_iter().filter(|n| *n > 0).collect(),
+    };
+    for groups in list("--groups", [1, 256, 0, 0]) {
+        for entries in list("--entries", [1, 32, 512, 4096]) {
             let dir = tempfile::tempdir_in(&base).expect("--dir exists");
             let mut all = contestants(dir.path());
             all.extend(more(dir.path()));
+            all.retain(|c| only.as_ref().is_none_or(|only| only.split(',').any(|part| c.name().contains(part))));
             print(Shape { entries, groups }, &mut all, Duration::from_secs_f64(seconds));
         }
     }

@@ -5,7 +5,9 @@ use pontoon_raft::{ConfState, Entry, HardState, LogPos, ReplicaId, Term};
 use pontoon_raftstore::env::{Creation, GroupOp, GroupWrite, LogBatch, Truncation};
 use pontoon_raftstore::ids::{GroupId, Index, NodeId};
 use pontoon_wal::{WalConfig, WalStore};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Small memtables: flushes, rotations and recycled WAL files within a test.
 pub fn small() -> WalConfig {
@@ -16,18 +18,47 @@ pub fn open(dir: &Path) -> WalStore {
     WalStore::open(dir, &small()).unwrap()
 }
 
-/// A copy of a directory, taken while it is open: what a killed process leaves.
+/// A copy of a directory, taken while it is open: what a killed process leaves. Taken again until no background flush
+/// changed a file meanwhile, because a kill stops all threads at one moment and a copy does not.
 pub fn image(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            image(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
+    loop {
+        let before = listing(from);
+        let _ = std::fs::remove_dir_all(to);
+        let copied = copy(from, to);
+        if copied.is_ok() && before.is_ok() && before.ok() == listing(from).ok() {
+            return;
         }
     }
+}
+
+type Listing = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+
+fn listing(dir: &Path) -> std::io::Result<Listing> {
+    let mut all = Listing::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let meta = path.metadata()?;
+        if meta.is_dir() {
+            all.extend(listing(&path)?);
+        } else {
+            all.insert(path, (meta.len(), meta.modified().ok()));
+        }
+    }
+    Ok(all)
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 pub fn creation() -> Creation {
