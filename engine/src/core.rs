@@ -19,6 +19,7 @@ use pontoon_raftstore::proposal::{AdminDone, Proposal, ReadRequest};
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 /// See the file's head.
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) node: NodeHandle,
     /// Deadlines of all futures.
     pub(crate) timer: Arc<Timer>,
+    /// Commands handed in and not answered.
+    pub(crate) pending: Arc<AtomicUsize>,
     /// Registered kinds by name.
     pub(crate) kinds: BTreeMap<String, Arc<dyn KindHooks>>,
     /// When the last confirmed linearizable read of a group began here. At most one entry per group of this node.
@@ -45,7 +48,7 @@ impl Core {
         timer: Arc<Timer>,
         kinds: BTreeMap<String, Arc<dyn KindHooks>>,
     ) -> Core {
-        Core { me, config, node, timer, kinds, confirmed: Mutex::default() }
+        Core { me, config, node, timer, pending: Arc::default(), kinds, confirmed: Mutex::default() }
     }
 
     pub(crate) fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {

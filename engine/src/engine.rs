@@ -24,6 +24,7 @@ use pontoon_raftstore::task::LifecycleSlot;
 use std::any::{TypeId, type_name};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -235,13 +236,13 @@ impl Engine {
         led.map(|c| c.group).collect()
     }
 
-    /// Waits until nothing under way is charged to the node any more.
+    /// Waits until every command that was handed in is answered.
     async fn drain(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         loop {
-            let busy = self.core.node.router().cells().iter().any(|c| c.with_status(|s| s.applied < s.commit));
-            if !busy || Instant::now() >= deadline {
-                return !busy;
+            let pending = self.core.pending.load(Ordering::Relaxed);
+            if pending == 0 || Instant::now() >= deadline {
+                return pending == 0;
             }
             sleep_until(&self.core.timer, deadline.min(Instant::now() + LOOK_EVERY)).await;
         }

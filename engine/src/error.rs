@@ -49,7 +49,7 @@ pub enum OpenError {
     NotAdmitted(String),
     /// Recovery found what must not be.
     #[error(transparent)]
-    Boot(#[from] BootError),
+    Boot(BootError),
     /// A kind could not be started.
     #[error("state machines of kind {kind:?}: {error}")]
     Kind {
@@ -61,6 +61,18 @@ pub enum OpenError {
     /// The file system.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl From<BootError> for OpenError {
+    fn from(error: BootError) -> OpenError {
+        match error {
+            BootError::Config(problems) => OpenError::Config(problems),
+            BootError::WrongIdentity { found, asked } => OpenError::WrongIdentity { found, asked },
+            BootError::Load(e) => OpenError::LogStore(e.to_string()),
+            BootError::Write(e) => OpenError::LogStore(e.to_string()),
+            other => OpenError::Boot(other),
+        }
+    }
 }
 
 fn list(problems: &[String]) -> String {

@@ -6,6 +6,7 @@
 use crate::core::Core;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -46,6 +47,7 @@ pub(crate) struct Sums {
     quarantined: metrics::Gauge,
     lag: metrics::Gauge,
     ready: metrics::Gauge,
+    pending: metrics::Gauge,
 }
 
 impl Sums {
@@ -58,6 +60,7 @@ impl Sums {
             quarantined: metrics::gauge!("pontoon_groups_quarantined"),
             lag: metrics::gauge!("pontoon_apply_lag_entries_max"),
             ready: metrics::gauge!("pontoon_ready"),
+            pending: metrics::gauge!("pontoon_proposals_pending"),
         }
     }
 
@@ -70,6 +73,7 @@ impl Sums {
         self.leaderless.set(health.leaderless as f64);
         self.quarantined.set(health.quarantined as f64);
         self.lag.set(lag as f64);
+        self.pending.set(core.pending.load(Ordering::Relaxed) as f64);
         self.ready.set(f64::from(u8::from(health.ready)));
     }
 }

@@ -34,17 +34,18 @@ impl<T> Default for Oneshot<T> {
 }
 
 impl<T> Oneshot<T> {
-    /// Sets the value and wakes the waiter.
-    pub(crate) fn set(&self, value: T) {
+    /// Sets the value and wakes the waiter. False: it was set before.
+    pub(crate) fn set(&self, value: T) -> bool {
         let mut state = self.state.lock();
         let before = match &*state {
-            State::Full(_) | State::Gone => return,
+            State::Full(_) | State::Gone => return false,
             State::Empty | State::Parked(_) => std::mem::replace(&mut *state, State::Full(value)),
         };
         drop(state);
         if let State::Parked(waker) = before {
             waker.wake();
         }
+        true
     }
 
     /// Takes the value, or registers the waiter.

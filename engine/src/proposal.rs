@@ -15,6 +15,7 @@ use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -35,22 +36,31 @@ pub struct Applied<R> {
 /// Where the machine puts its typed answer.
 pub(crate) struct Slot<R> {
     answer: Oneshot<Result<Applied<R>, ProposeError>>,
+    /// Commands under way on this node, this one included until it is answered.
+    pending: Arc<AtomicUsize>,
 }
 
 impl<R> Slot<R> {
-    fn new() -> Arc<Slot<R>> {
-        Arc::new(Slot { answer: Oneshot::default() })
+    fn new(pending: &Arc<AtomicUsize>) -> Arc<Slot<R>> {
+        pending.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Slot { answer: Oneshot::default(), pending: Arc::clone(pending) })
     }
 
     /// Applied and committed in the machine.
     pub(crate) fn complete(&self, at: LogPos, response: R) {
-        self.answer.set(Ok(Applied { at, response }));
+        self.set(Ok(Applied { at, response }));
+    }
+
+    fn set(&self, answer: Result<Applied<R>, ProposeError>) {
+        if self.answer.set(answer) {
+            self.pending.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl<R: Send + 'static> ReplySlot for Slot<R> {
     fn fail(&self, error: ProposeError) {
-        self.answer.set(Err(error));
+        self.set(Err(error));
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -134,12 +144,16 @@ impl<R: Send + 'static> Proposal<R> {
     }
 
     fn hand_in(&mut self) {
-        let slot = Slot::new();
+        let slot = Slot::new(&self.core.pending);
         let letter =
             Letter { group: self.group, command: self.command.clone(), if_term: self.if_term, slot: slot.clone() as _ };
         self.state = match self.core.propose(letter) {
             Ok(()) => State::Answer(slot),
-            Err(error) => self.on_refused(error),
+            Err(error) => {
+                // Nobody else has the slot: it is counted no more.
+                slot.fail(error.clone());
+                self.on_refused(error)
+            }
         };
     }
 
