@@ -3,7 +3,8 @@
 //! Leaves to others: contents (snapshotter), restoring (applier), when a follower needs one (the core).
 //! Install: intent durable -> restore -> record durable -> ack. The hard state of the `Ready` that carried the snapshot
 //! is written with the record, never earlier; later `Ready`s wait behind it (their immediate messages do not).
-//! Invariant: a spool belongs to exactly one of `received`, the install, the storage's shelf; all else is dropped.
+//! Invariant: a spool belongs to exactly one of `received`, the install (then, with `Restore`, the applier), the
+//! storage's shelf; all else is dropped.
 
 use super::ready::ToWrite;
 use super::{Letter, Phase, Replica, Work};
@@ -205,7 +206,6 @@ impl Replica {
         };
         let Phase::Installing(done) = std::mem::replace(&mut self.phase, Phase::Running) else { return };
         self.reset_machine(&install, record, reader, work);
-        drop_spool(done.spool, work);
         self.writes.install(work.seq, install.pos, install.conf_state.clone());
         self.put(GroupOp::Install { install: Box::new(install), hard_state: done.hard_state }, true, work);
         for held in done.held {
