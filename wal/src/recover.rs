@@ -430,4 +430,51 @@ mod tests {
         let Judged::Lives(log) = r.judge().unwrap() else { panic!("lives") };
         assert!(log.intent.is_none(), "the intent is of generation 0");
     }
+
+    fn log(truncated: (u64, u64), commit: u64) -> Log {
+        let begin = Truncation { pos: pos(truncated), ..Truncation::default() };
+        let mut hard_state = VersionedHardState::default();
+        hard_state.hard_state.commit = Index(commit);
+        Log::new(owner(Same).unwrap(), Creation::default(), begin, hard_state, None)
+    }
+
+    fn pos((term, index): (u64, u64)) -> LogPos {
+        LogPos::new(pontoon_raft::Term(term), Index(index))
+    }
+
+    fn block(prev: (u64, u64), terms: &[u64]) -> Block {
+        let at = |(i, term): (usize, &u64)| pontoon_raft::Entry {
+            term: pontoon_raft::Term(*term),
+            index: Index(prev.1 + 1 + i as u64),
+            ..Default::default()
+        };
+        let entries = terms.iter().enumerate().map(at).collect();
+        Block { owner: owner(Same).unwrap(), hard_state: None, prev: pos(prev), entries }
+    }
+
+    /// Feeds blocks; the first bad index, or the last position.
+    fn recover(mut log: Log, blocks: &[Block]) -> Result<(u64, u64), u64> {
+        for block in blocks {
+            log.on_block(block).map_err(|(index, _)| index.0)?;
+        }
+        let (stored, _) = log.finish(GroupId(1)).map_err(|e| e.index.unwrap().0)?;
+        Ok((stored.last.term.0, stored.last.index.0))
+    }
+
+    #[test]
+    fn blocks_must_be_one_log_from_the_truncation_point_on() {
+        let four = block((1, 3), &[1, 2, 2]); // entries 4 to 6
+        let whole = [four.clone(), block((2, 6), &[2, 3])];
+        assert_eq!(recover(log((1, 3), 8), &whole), Ok((3, 8)));
+        assert_eq!(recover(log((2, 5), 8), &whole), Ok((3, 8)), "dead entries at the front");
+        assert_eq!(recover(log((1, 3), 3), &[]), Ok((1, 3)));
+        assert_eq!(recover(log((1, 2), 0), &whole), Err(3), "a hole behind the truncation point");
+        assert_eq!(recover(log((2, 4), 0), &whole), Err(4), "another term at the truncation point");
+        assert_eq!(recover(log((2, 3), 0), &whole), Err(3), "terms fall behind the truncation point");
+        assert_eq!(recover(log((1, 3), 0), &[four.clone(), block((2, 7), &[2])]), Err(7), "a hole");
+        assert_eq!(recover(log((1, 3), 0), &[four.clone(), block((1, 6), &[2])]), Err(7), "another term before it");
+        assert_eq!(recover(log((1, 3), 0), &[four.clone(), block((2, 5), &[2])]), Err(7), "an overlap");
+        assert_eq!(recover(log((2, 9), 0), &[four.clone()]), Err(7), "ends before the truncation point");
+        assert_eq!(recover(log((1, 3), 7), &[four]), Err(7), "commit behind the last entry");
+    }
 }

@@ -233,6 +233,13 @@ fn an_unsynced_tail_is_cut_and_kept_in_salvage() {
 fn an_older_watermark_opens_and_a_missing_one_refuses() {
     let written = Written::new(50, 0);
     let dir = written.copy();
+    let old = std::fs::read(dir.join("store/WATERMARK")).unwrap();
+    let store = WalStore::open(&dir, &small()).unwrap();
+    let _ = store.write(&synced(vec![create(3, 1)])).unwrap();
+    drop(store);
+    std::fs::write(dir.join("store/WATERMARK"), old).unwrap(); // a power cut lost the newer marks
+    assert!(WalStore::open(&dir, &small()).unwrap().recovered_seq().0 > written.synced);
+    let dir = written.copy();
     std::fs::remove_file(dir.join("store/WATERMARK")).unwrap();
     assert!(matches!(try_open(&dir, 0), Err(OpenError::NotWhole(_))));
     for file in ["store/IDENTITY", "store/db/CURRENT"] {
@@ -304,4 +311,17 @@ fn a_tail_of_one_file_lost_and_the_next_file_kept_opens() {
         Ok(recovered) => assert!(recovered >= written.synced),
         Err(e) => panic!("{e}"),
     }
+}
+
+#[test]
+fn a_bug_of_the_caller_poisons() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = common::open(dir.path());
+    let batch = synced(vec![append(1, entries(1..2, 1, 8), None)]);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.write(&batch).map(drop)));
+    assert!(panicked.is_err(), "group 1 was never created");
+    assert!(store.write(&synced(vec![create(1, 1)])).is_err());
+    assert!(store.tick().is_err() && store.load().is_err());
+    drop(store);
+    assert!(common::open(dir.path()).load().unwrap().groups.is_empty());
 }
