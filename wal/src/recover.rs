@@ -474,7 +474,7 @@ mod tests {
         assert_eq!(recover(log((1, 3), 0), &[four.clone(), block((2, 7), &[2])]), Err(7), "a hole");
         assert_eq!(recover(log((1, 3), 0), &[four.clone(), block((1, 6), &[2])]), Err(7), "another term before it");
         assert_eq!(recover(log((1, 3), 0), &[four.clone(), block((2, 5), &[2])]), Err(7), "an overlap");
-        assert_eq!(recover(log((2, 9), 0), &[four.clone()]), Err(7), "ends before the truncation point");
+        assert_eq!(recover(log((2, 9), 0), std::slice::from_ref(&four)), Err(7), "ends before the truncation point");
         assert_eq!(recover(log((1, 3), 7), &[four]), Err(7), "commit behind the last entry");
     }
 }
