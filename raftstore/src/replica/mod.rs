@@ -118,7 +118,8 @@ impl Replica {
             raft,
             proposals: PendingProposals::default(),
             reads: PendingReads::new(boot_nonce),
-            writes: Writes::default(),
+            // The core takes what it starts with for stored, but the raised commit is not: it goes with the first write.
+            writes: Writes::with_lazy(hard_state),
             machine: Applying::new(record, &stored.truncated),
             snapshots: Snapshots::default(),
             leading: Leading::default(),

@@ -36,6 +36,10 @@ pub(super) struct Writes {
 }
 
 impl Writes {
+    pub(super) fn with_lazy(hard_state: HardState) -> Writes {
+        Writes { lazy: Some(hard_state), ..Writes::default() }
+    }
+
     /// Does the log stand before an install that is on its way?
     pub(super) fn has_install(&self) -> bool {
         self.queue.iter().any(|w| matches!(w.1, Write::Install { .. }))
