@@ -1,7 +1,9 @@
 //! Simulated worlds. `PONTOON_SEED=7` runs one, `PONTOON_SEEDS=0..2000` many (use `--release`); the summary is printed.
+//! `PONTOON_STORY=3` beside a seed prints what happened to group 3.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
-use pontoon_raftstore::sim::{Report, Swarm, Verdict, run};
+use pontoon_raftstore::ids::GroupId;
+use pontoon_raftstore::sim::{Report, Swarm, Verdict, run, run_told};
 use pontoon_raftstore::testing::seeds;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -20,7 +22,9 @@ fn worlds() {
     let n = range.end - range.start;
     for seed in range {
         let began = Instant::now();
-        let report = run(seed, Swarm::draw(seed));
+        let about = std::env::var("PONTOON_STORY").ok().map(|g| GroupId(g.parse().unwrap()));
+        let report = run_told(seed, Swarm::draw(seed), about);
+        report.story.iter().for_each(|line| println!("{line}"));
         if !report.passed() || n == 1 {
             println!("{report}\n{}", replay_line(seed));
         }

@@ -84,7 +84,10 @@ impl MemDisk {
 
     /// The process dies, the system lives on: everything written survives.
     pub fn kill(&self) {
-        self.inner.lock().sync();
+        let mut inner = self.inner.lock();
+        inner.sync();
+        inner.live = inner.durable.clone();
+        inner.fault = None;
     }
 
     /// The next write fails.

@@ -248,22 +248,18 @@ impl Facts {
         }
     }
 
-    /// After a crash, before the restart: boot.md 4's invariant, and the commit that must not be forgotten.
+    /// After a crash, before the restart: boot.md 4's invariant. Returns the commits that must not be forgotten.
     pub(super) fn on_crashed(
         &mut self,
         node: &SimNode,
         kind_of: &BTreeMap<GroupId, &'static str>,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<(GroupId, Index)>, String> {
         let groups: Vec<_> = node.disk.durable(|i| i.groups.iter().map(|(id, g)| (*id, g.clone())).collect());
+        let mut least_commits = Vec::new();
         for (group, image) in groups {
             let last = image.last();
             let least = self.pasts.of(node.id, group).map(|p| p.least_commit(last)).unwrap_or_default();
-            ensure(image.hard_state.commit >= least.min(last.index), || {
-                format!(
-                    "node {}, group {group}: commit {} recovered, {least} was known when {last:?} was appended",
-                    node.id, image.hard_state.commit
-                )
-            })?;
+            least_commits.push((group, least));
             self.count("commit is kept");
             let Some(kind) = kind_of.get(&group) else { continue };
             let at = |generation| {
@@ -281,7 +277,7 @@ impl Facts {
             })?;
             self.count("applied within the log");
         }
-        Ok(())
+        Ok(least_commits)
     }
 
     /// Committed entries of a group so far.

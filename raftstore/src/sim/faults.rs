@@ -29,6 +29,7 @@ impl World {
             && self.inject(fault)
         {
             self.count(format!("fault {fault:?}"));
+            self.note(|| format!("fault {fault:?}"));
         }
     }
 

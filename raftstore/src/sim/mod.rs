@@ -11,10 +11,11 @@ mod facts_log;
 mod faults;
 mod network;
 mod node;
+mod story;
 mod swarm;
 mod verdict;
 mod world;
 
 pub use swarm::{Fault, Swarm};
 pub use verdict::{Report, Verdict};
-pub use world::run;
+pub use world::{run, run_told};

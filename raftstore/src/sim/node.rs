@@ -39,6 +39,8 @@ pub(super) struct SimNode {
     pub(super) hung: Instant,
     /// Writes take this many times as long until then.
     pub(super) slow: (u32, Instant),
+    /// What each group's commit must not fall behind after the next start.
+    pub(super) least_commits: Vec<(GroupId, Index)>,
 }
 
 /// One start of a node.
@@ -102,6 +104,7 @@ impl SimNode {
             paused: Instant::default(),
             hung: Instant::default(),
             slow: (1, Instant::default()),
+            least_commits: Vec::new(),
         };
         let _begin = node.disk.take_journal();
         node.machines.values().for_each(|m| drop(m.take_applied()));

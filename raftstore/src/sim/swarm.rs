@@ -113,7 +113,7 @@ impl Swarm {
         let mut rng = Rng::new(seed ^ 0x5_3a12);
         let nodes = rng.range(3..6);
         let voters = if nodes == 5 && rng.chance(600) { 5 } else { 3 };
-        let clients = rng.range(8..33);
+        let clients = rng.range(16..49);
         Swarm {
             nodes,
             voters,

@@ -33,6 +33,8 @@ pub struct Report {
     pub seconds: f64,
     /// Counts by name: faults, crash points, operations, checks.
     pub counts: BTreeMap<String, u64>,
+    /// The last lines about the group that was asked for.
+    pub story: Vec<String>,
 }
 
 impl Report {
@@ -45,7 +47,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { seed, verdict, trace, events, seconds, counts } = self;
+        let Report { seed, verdict, trace, events, seconds, counts, story: _ } = self;
         write!(f, "seed {seed}: {verdict:?}; trace {trace:016x}, {events} events, {seconds:.1} s")?;
         counts.iter().try_for_each(|(name, n)| write!(f, ", {name} {n}"))
     }

@@ -8,12 +8,13 @@ use super::clients::{Clients, Outcome, Step};
 use super::facts::{Facts, Nodes};
 use super::network::Network;
 use super::node::{DURABLE, Running, SimNode, VOLATILE};
+use super::story::Story;
 use super::swarm::Swarm;
 use super::verdict::{Report, Verdict};
 use crate::codec::Digest;
 use crate::env::Instant;
 use crate::group_spec::GroupSpec;
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, Index, NodeId};
 use crate::mem::{MemClock, MemNet, Packet, Power};
 use crate::testing::linearizability::{KvVerdict, check_kv};
 use crate::testing::{Cell, LifecycleCell, Rng};
@@ -70,6 +71,8 @@ pub(super) struct World {
     pub(super) counts: BTreeMap<String, u64>,
     /// The first broken promise.
     broken: Option<String>,
+    /// What happened to the group that somebody wants to read about.
+    story: Story,
     pub(super) healed: bool,
     waiting: Vec<bool>,
     /// When each client acts next.
@@ -79,7 +82,14 @@ pub(super) struct World {
 /// Runs the world of a seed to its end.
 #[must_use]
 pub fn run(seed: u64, swarm: Swarm) -> Report {
+    run_told(seed, swarm, None)
+}
+
+/// The same, with the last lines of what happened to a group in the report.
+#[must_use]
+pub fn run_told(seed: u64, swarm: Swarm, about: Option<GroupId>) -> Report {
     let mut world = World::new(seed, swarm);
+    world.story = Story::new(about);
     world.begin();
     let verdict = world.live();
     world.report(seed, verdict)
@@ -105,6 +115,7 @@ impl World {
             trace: Digest::default(),
             counts: BTreeMap::new(),
             broken: None,
+            story: Story::default(),
             healed: false,
             waiting: Vec::new(),
             due: vec![None; swarm.clients as usize],
@@ -161,6 +172,10 @@ impl World {
         *self.counts.entry(name.into()).or_default() += 1;
     }
 
+    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
+        self.story.note(self.now, line);
+    }
+
     pub(super) fn check(&mut self, result: Result<(), String>) {
         if let Err(why) = result {
             self.broken.get_or_insert(why);
@@ -191,7 +206,7 @@ impl World {
             What::Fault => self.next_fault(),
             What::Start(node) => self.start(node),
             What::Exit(node, boot) => {
-                if self.nodes[&node].boots == boot {
+                if self.running(node, boot).is_some() {
                     self.crash(node, Duration::from_secs(1));
                 }
             }
@@ -279,6 +294,7 @@ impl World {
             self.send(packet);
         }
         self.note_handed(id);
+        self.check_recovered(id);
         let answers = self.clients.collect(id, self.now, &self.nodes);
         for (client, outcome) in answers {
             if let Outcome::Acked(group, pos) = outcome {
@@ -306,8 +322,28 @@ impl World {
         self.wake_up(id);
     }
 
+    /// A restarted replica's commit is at least the one known when its last recovered entry was appended.
+    fn check_recovered(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("nodes are never removed");
+        let Some(up) = node.up.as_ref().filter(|_| !node.least_commits.is_empty()) else { return };
+        let mut behind = None;
+        node.least_commits.retain(|(group, least)| match up.handle.status(*group) {
+            Ok(status) if status.last > Index::NONE => {
+                if status.commit < *least {
+                    behind =
+                        Some(format!("group {group} recovered commit {}, {least} was known before", status.commit));
+                }
+                false
+            }
+            Ok(_) => true,
+            Err(_) => false,
+        });
+        self.check(behind.map_or(Ok(()), |why| Err(format!("node {id}: {why}"))));
+    }
+
     fn note_durable(&mut self, id: NodeId) {
         for batch in self.nodes[&id].disk.take_journal() {
+            self.story.on_durable(self.now, id, &batch);
             let checked = self.facts.on_durable(&self.nodes, id, &batch);
             self.check(checked);
         }
@@ -316,6 +352,7 @@ impl World {
     fn note_applied(&mut self, id: NodeId) {
         for machine in self.nodes[&id].machines.values() {
             for applied in machine.take_applied() {
+                self.story.on_applied(self.now, id, &applied);
                 if let Err(why) = self.facts.on_applied(&self.nodes, id, &applied) {
                     self.broken.get_or_insert(why);
                 }
@@ -338,6 +375,7 @@ impl World {
         let checked = self.facts.on_sent(&self.nodes, &packet);
         self.check(checked);
         self.trace.update(&packet.body);
+        self.story.on_frame(self.now, "sends", &packet);
         let (from, to) = (packet.from.node, packet.to);
         let fate = self.network.fate(&self.swarm, self.now, from, to, packet.lane);
         match fate.arrivals.len() {
@@ -359,6 +397,7 @@ impl World {
         if self.running(to, boot).is_none() || self.network.is_cut(packet.from.node, to) {
             return;
         }
+        self.story.on_frame(self.now, "arrives", &packet);
         if let Err(bad) = self.net.deliver(packet) {
             return self.check(Err(format!("node {to} refuses another's frame: {bad}")));
         }
@@ -416,7 +455,7 @@ impl World {
         }
         let missing = self.swarm.operations.saturating_sub(self.clients.begun()).max(1);
         let left = Duration::from_nanos(stop - self.now.0);
-        let pause = left * self.swarm.clients as u32 / missing as u32 * 2;
+        let pause = left * self.swarm.clients as u32 / missing as u32;
         let at = self.soon(pause.min(Duration::from_secs(4)));
         self.call_client(client, at);
     }
@@ -447,6 +486,7 @@ impl World {
 
     fn started(&mut self, id: NodeId, power: &Arc<Power>) {
         self.count("starts");
+        self.story.note(self.now, || format!("node {id} starts"));
         self.tell_links(id, true);
         let own = self.specs.iter().filter(|s| s.voters.contains(&id));
         let handle = self.nodes[&id].up.as_ref().map(|up| up.handle.clone());
@@ -465,6 +505,7 @@ impl World {
     /// The node dies now and starts again within `down`.
     pub(super) fn crash(&mut self, id: NodeId, down: Duration) {
         self.count("crashes");
+        self.story.note(self.now, || format!("node {id} crashes"));
         let keep_all = self.rng.chance(self.swarm.kill);
         let node = self.nodes.get_mut(&id).expect("nodes are never removed");
         if let Some(up) = node.up.take() {
@@ -484,8 +525,10 @@ impl World {
         let _lost = self.net.take_sent();
         self.note_durable(id);
         self.note_applied(id);
-        let checked = self.facts.on_crashed(&self.nodes[&id], &self.kind_of);
-        self.check(checked);
+        match self.facts.on_crashed(&self.nodes[&id], &self.kind_of) {
+            Ok(least) => self.nodes.get_mut(&id).expect("nodes are never removed").least_commits = least,
+            Err(why) => self.check(Err(why)),
+        }
         self.clients.on_crash(id).into_iter().for_each(|c| self.rest(c));
         self.tell_links(id, false);
         let at = self.soon(if self.healed { Duration::from_millis(200) } else { down });
@@ -566,7 +609,7 @@ impl World {
                         "group {}: node {node} stands at {} with other contents than its peers, or elsewhere: {:?}",
                         spec.id,
                         own.0,
-                        first.map(|f: (crate::ids::Index, _)| f.0)
+                        first.map(|f: (Index, _)| f.0)
                     ));
                 }
             }
@@ -602,6 +645,7 @@ impl World {
         let committed: usize = self.specs.iter().map(|s| self.facts.committed(s.id)).sum();
         self.counts.insert("entries committed".into(), committed as u64);
         let seconds = self.now.0 as f64 / 1e9;
-        Report { seed, verdict, trace: self.trace.finish(), events: self.number, seconds, counts: self.counts }
+        let (trace, story) = (self.trace.finish(), self.story.into_lines());
+        Report { seed, verdict, trace, events: self.number, seconds, counts: self.counts, story }
     }
 }
