@@ -198,6 +198,13 @@ impl Applier {
             self.mail.snapshotter(SnapshotTask::BuildFailed { group, poller, purpose, why });
             return;
         };
+        // A published file would be told as durable, and the log truncated behind it; but boot reads such a machine's
+        // own contents. What it has made durable itself is what `durable` says.
+        if purpose == SnapshotPurpose::Keep && self.kinds.get(&cell.kind).is_some_and(|k| k.is_durable()) {
+            let why = "this kind keeps its contents by itself".to_owned();
+            self.mail.snapshotter(SnapshotTask::BuildFailed { group, poller, purpose, why });
+            return;
+        }
         match guarded(|| machine.snapshot()) {
             Ok(source) => {
                 cell.unreported &= purpose != SnapshotPurpose::Keep;

@@ -113,7 +113,9 @@ pub fn decode_message(r: &mut Reader) -> Result<GroupMessage, DecodeError> {
     let epoch = r.varint()?;
     let birth = r.varint()?;
     let (from, to, term) = (r.replica()?, r.replica()?, r.term()?);
-    r.ensure(from != to, "message to itself")?;
     let body = take_body(r, term)?;
+    if from == to {
+        return Err(r.error(format!("{:?} of replica {from} of group {group} to itself", body.kind())));
+    }
     Ok(GroupMessage { group, epoch, birth, message: Message { from, to, term, body } })
 }

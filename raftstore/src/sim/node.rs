@@ -7,6 +7,7 @@
 use super::swarm::Swarm;
 use crate::env::{Clock, Env, GroupOp, Instant, LogStore, MachineKind, PeerIdentity};
 use crate::error::BootError;
+use crate::events::EventStream;
 use crate::ids::{BootEpoch, GroupId, Incarnation, NodeId};
 use crate::mem::{GroupImage, MemClock, MemDisk, MemFiles, MemMachineDisk, MemNet, Persistence, Power};
 use crate::node::{NodeHandle, NodeInputs, NodeParts, boot};
@@ -54,6 +55,8 @@ pub(super) struct Running {
     /// Place of the writer in `parts`.
     pub(super) writer: usize,
     pub(super) tap: Tap,
+    /// What happens here.
+    pub(super) events: EventStream,
 }
 
 /// Between everybody and the log writer.
@@ -148,7 +151,8 @@ impl SimNode {
         router.open();
         net.listen(me, power.clone(), router);
         let wake = vec![None; parts.len()];
-        self.up = Some(Running { power, handle, parts, wake, writer, tap });
+        let events = handle.events();
+        self.up = Some(Running { power, handle, parts, wake, writer, tap, events });
         Ok(true)
     }
 

@@ -9,7 +9,7 @@ use crate::mem::{AppliedCommand, Packet};
 use std::collections::VecDeque;
 
 /// Lines that are kept.
-const LINES: usize = 4000;
+const LINES: usize = 400_000;
 
 /// The story of a group.
 #[derive(Debug, Default)]

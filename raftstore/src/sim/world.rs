@@ -13,6 +13,7 @@ use super::swarm::Swarm;
 use super::verdict::{Report, Verdict};
 use crate::codec::Digest;
 use crate::env::Instant;
+use crate::events::Event;
 use crate::group_spec::GroupSpec;
 use crate::ids::{GroupId, Index, NodeId};
 use crate::mem::{MemClock, MemNet, Packet, Power};
@@ -295,6 +296,7 @@ impl World {
         }
         self.note_handed(id);
         self.check_recovered(id);
+        self.check_quarantines(id);
         let answers = self.clients.collect(id, self.now, &self.nodes);
         for (client, outcome) in answers {
             if let Outcome::Acked(group, pos) = outcome {
@@ -339,6 +341,22 @@ impl World {
             Err(_) => false,
         });
         self.check(behind.map_or(Ok(()), |why| Err(format!("node {id}: {why}"))));
+    }
+
+    /// A replica stands still only because this world broke its machine.
+    fn check_quarantines(&mut self, id: NodeId) {
+        let Some(up) = &self.nodes[&id].up else { return };
+        let mut wrong = None;
+        while let Some(event) = up.events.try_next() {
+            self.story.note(self.now, || format!("node {id}: {event:?}"));
+            if let Event::Quarantined { group, why } = event
+                && !why.contains("injected")
+                && up.power.is_on()
+            {
+                wrong = Some(format!("node {id}, group {group} is quarantined: {why}"));
+            }
+        }
+        self.check(wrong.map_or(Ok(()), Err));
     }
 
     fn note_durable(&mut self, id: NodeId) {
@@ -486,6 +504,13 @@ impl World {
 
     fn started(&mut self, id: NodeId, power: &Arc<Power>) {
         self.count("starts");
+        let groups = self.nodes[&id].up.as_ref().map(|up| up.handle.groups()).unwrap_or_default();
+        if let Some(stopped) = groups.iter().find(|g| g.quarantined.is_some()) {
+            return self.check(Err(format!(
+                "node {id}, group {} is stopped at boot: {:?}",
+                stopped.group, stopped.quarantined
+            )));
+        }
         self.story.note(self.now, || format!("node {id} starts"));
         self.tell_links(id, true);
         let own = self.specs.iter().filter(|s| s.voters.contains(&id));
