@@ -46,12 +46,22 @@ impl Layout {
         format!("--groups {} and voters {}", self.groups, voters.join(","))
     }
 
-    /// Writes the layout at the first start; later compares.
-    pub(crate) fn settle(&self, dir: &Path) -> Result<(), LayoutError> {
+    /// Compares with what is written in the directory, if something is.
+    pub(crate) fn check(&self, dir: &Path) -> Result<(), LayoutError> {
+        match Layout::load(dir)? {
+            Some(found) if found != *self => {
+                Err(LayoutError::Differs { found: found.describe(), asked: self.describe() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the layout where none is. Called when the founding is complete: a first start with mistaken flags may be
+    /// repeated with right ones.
+    pub(crate) fn keep(&self, dir: &Path) -> Result<(), LayoutError> {
         match Layout::load(dir)? {
             None => self.store(dir).map_err(LayoutError::Io),
-            Some(found) if found == *self => Ok(()),
-            Some(found) => Err(LayoutError::Differs { found: found.describe(), asked: self.describe() }),
+            Some(_) => self.check(dir),
         }
     }
 
@@ -98,12 +108,15 @@ mod tests {
     fn the_first_start_writes_and_later_ones_compare() {
         let dir = tempfile::tempdir().unwrap();
         let layout = |groups| Layout { groups, voters: [1, 2, 3].map(NodeId).into() };
-        layout(48).settle(dir.path()).unwrap();
-        layout(48).settle(dir.path()).unwrap();
-        let text = layout(49).settle(dir.path()).unwrap_err().to_string();
+        layout(48).check(dir.path()).unwrap();
+        layout(49).check(dir.path()).unwrap();
+        layout(48).keep(dir.path()).unwrap();
+        layout(48).keep(dir.path()).unwrap();
+        layout(48).check(dir.path()).unwrap();
+        let text = layout(49).check(dir.path()).unwrap_err().to_string();
         assert!(text.contains("founded with --groups 48") && text.contains("--groups 49"), "{text}");
         fs::write(dir.path().join(FILE), "{\"version\": 2}").unwrap();
-        assert!(matches!(layout(48).settle(dir.path()), Err(LayoutError::Damaged(_))));
+        assert!(matches!(layout(48).check(dir.path()), Err(LayoutError::Damaged(_))));
         assert_ne!(layout(48).charter(), layout(49).charter());
     }
 }

@@ -6,13 +6,15 @@
 use crate::advert::Advert;
 use crate::cli::Failure;
 use crate::conn;
-use crate::layout::Layout;
+use crate::layout::{Layout, LayoutError};
 use crate::node::ServerNode;
-use crate::shards::Shards;
+use crate::shards::{SLOTS, Shards};
 use clap::Args;
 use pontoon::kv::{KvMachine, KvStore};
-use pontoon::{Config, Engine, Event, Group, GroupId, GroupSpec, NodeId, Shutdown};
+use pontoon::config::Size;
+use pontoon::{Builder, Config, Engine, Event, Group, GroupId, GroupSpec, NodeId, OpenError, Shutdown};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +33,7 @@ const LISTEN: Duration = Duration::from_secs(1);
 pub(crate) struct ServeOptions {
     /// This node's id, one of those in --cluster
     #[arg(long)]
-    node: u64,
+    node: String,
     /// All founding nodes and where they listen for each other: 1=HOST:PORT,2=HOST:PORT,..
     #[arg(long)]
     cluster: String,
@@ -39,8 +41,8 @@ pub(crate) struct ServeOptions {
     #[arg(long)]
     data: PathBuf,
     /// Number of groups that share the 16,384 slots; fixed at the first start
-    #[arg(long, default_value_t = 48)]
-    groups: u16,
+    #[arg(long, default_value = "48")]
+    groups: String,
     /// Where clients connect, HOST:PORT; told to clients of other nodes as it is given here
     #[arg(long)]
     redis: String,
@@ -51,29 +53,63 @@ pub(crate) struct ServeOptions {
     #[arg(long)]
     insecure_peers: bool,
     /// Threads that own groups; 0: one for every two cores
-    #[arg(long, default_value_t = 0)]
-    pollers: usize,
+    #[arg(long, default_value = "0")]
+    pollers: String,
     /// Milliseconds after which a command without an answer is `outcome unknown`
-    #[arg(long, default_value_t = 5000)]
-    deadline_ms: u64,
+    #[arg(long, default_value = "5000")]
+    deadline_ms: String,
+    /// Size of a file of the log, 64KiB to 4GiB: smaller ones are recycled sooner and need less memory
+    #[arg(long, default_value = "64MiB")]
+    log_file: String,
+    /// Log kept per group for nodes that were away; one that misses more gets a snapshot
+    #[arg(long, default_value = "64MiB")]
+    log_keep: String,
 }
 
 /// Flags that were found to make sense.
 struct Checked {
     me: NodeId,
     peers: BTreeMap<NodeId, String>,
-    listen: String,
     shards: Shards,
     layout: Layout,
+    deadline: Duration,
+    config: Config,
 }
 
 impl ServeOptions {
+    /// Everything that is wrong, at once: numbers are read here and not by the parser, which stops at the first.
     fn check(&self) -> Result<Checked, Failure> {
         let mut problems = Vec::new();
+        let me = NodeId(number("--node", &self.node, 1..=u64::MAX, &mut problems));
+        let peers = self.peers(me, &mut problems);
+        if !is_host_port(&self.redis) {
+            problems.push(format!("--redis {}: must be HOST:PORT", self.redis));
+        }
+        if self.redis == self.admin {
+            problems.push(format!("--redis and --admin are both {}", self.redis));
+        }
+        let groups = number("--groups", &self.groups, 1..=u64::from(SLOTS), &mut problems);
+        let deadline = number("--deadline-ms", &self.deadline_ms, 50..=600_000, &mut problems);
+        let pollers = number("--pollers", &self.pollers, 0..=1024, &mut problems);
+        let config = self.config(usize::try_from(pollers).unwrap_or_default());
+        problems.extend(self.builder(me, &peers, config.clone()).violations());
+        match u16::try_from(groups).ok().and_then(|n| Some((n, Shards::new(n)?))) {
+            Some((groups, shards)) if problems.is_empty() => {
+                let layout = Layout { groups, voters: peers.keys().copied().collect() };
+                Ok(Checked { me, peers, shards, layout, deadline: Duration::from_millis(deadline), config })
+            }
+            _ => Err(Failure::Config(problems)),
+        }
+    }
+
+    fn peers(&self, me: NodeId, problems: &mut Vec<String>) -> BTreeMap<NodeId, String> {
         let mut peers = BTreeMap::new();
         for part in self.cluster.split(',').filter(|p| !p.is_empty()) {
             match parse_peer(part) {
                 Ok((id, addr)) => {
+                    if peers.values().any(|a| a == addr) {
+                        problems.push(format!("--cluster names {addr} twice"));
+                    }
                     if peers.insert(NodeId(id), addr.to_owned()).is_some() {
                         problems.push(format!("--cluster names node {id} twice"));
                     }
@@ -81,36 +117,54 @@ impl ServeOptions {
                 Err(problem) => problems.push(problem),
             }
         }
-        let me = NodeId(self.node);
-        if !peers.contains_key(&me) {
-            problems.push(format!("--node {} is not one of --cluster {}", self.node, self.cluster));
+        if me.0 > 0 && !peers.contains_key(&me) {
+            problems.push(format!("--node {me} is not one of --cluster {}", self.cluster));
         }
         if peers.len().is_multiple_of(2) {
             problems.push(format!("--cluster names {} nodes: an odd number (1, 3, 5 or 7) is needed", peers.len()));
         } else if peers.len() > 7 {
             problems.push(format!("--cluster names {} nodes: at most 7 may vote", peers.len()));
         }
-        for (flag, addr) in [("--redis", &self.redis), ("--admin", &self.admin)] {
-            if !is_host_port(addr) {
-                problems.push(format!("{flag} {addr}: must be HOST:PORT"));
-            }
+        peers
+    }
+
+    fn config(&self, pollers: usize) -> Config {
+        let mut config = Config::default();
+        if pollers > 0 {
+            config.raft.pollers = pollers;
         }
-        if self.redis == self.admin {
-            problems.push(format!("--redis and --admin are both {}", self.redis));
-        }
-        if !(50..=600_000).contains(&self.deadline_ms) {
-            problems.push(format!("--deadline-ms {}: must be 50 to 600000", self.deadline_ms));
-        }
-        let shards = Shards::new(self.groups);
-        if shards.is_none() {
-            problems.push(format!("--groups {}: must be 1 to 16384", self.groups));
-        }
-        match (shards, peers.get(&me).cloned()) {
-            (Some(shards), Some(listen)) if problems.is_empty() => {
-                let layout = Layout { groups: self.groups, voters: peers.keys().copied().collect() };
-                Ok(Checked { me, peers, listen, shards, layout })
-            }
-            _ => Err(Failure::Config(problems)),
+        config.log.file = Size::parse(&self.log_file);
+        config.raft.log_keep = Size::parse(&self.log_keep);
+        config
+    }
+
+    /// What the engine is opened with. A node that is not one of its peers (told by `check`) is given a place, so that
+    /// the engine finds only its own problems.
+    fn builder(&self, me: NodeId, peers: &BTreeMap<NodeId, String>, config: Config) -> Builder {
+        let listen = peers.get(&me).map_or("127.0.0.1:1", String::as_str);
+        let own = Advert { redis: self.redis.clone(), admin: self.admin.clone() };
+        Engine::builder(self.data.join("engine"), NodeId(me.0.max(1)))
+            .config(config)
+            .found(peers.keys().copied().chain([NodeId(me.0.max(1))]).collect())
+            .listen(listen)
+            .admin(&self.admin)
+            .insecure_peers(self.insecure_peers)
+            .metrics(true)
+            .resolver(peers.clone())
+            .advert(own.encode())
+            .kind(KIND, KvStore::default())
+    }
+}
+
+/// A number in a range; 0 and a problem if it is none.
+fn number(flag: &str, text: &str, range: RangeInclusive<u64>, problems: &mut Vec<String>) -> u64 {
+    match text.parse().ok().filter(|n| range.contains(n)) {
+        Some(n) => n,
+        None => {
+            let (least, most) = (range.start(), range.end());
+            let limit = if *most == u64::MAX { format!("a number from {least}") } else { format!("{least} to {most}") };
+            problems.push(format!("{flag} {text}: must be {limit}"));
+            0
         }
     }
 }
@@ -138,14 +192,16 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
 
 async fn run(options: ServeOptions, checked: Checked) -> Result<(), Failure> {
     let listener = TcpListener::bind(&options.redis).await;
-    let listener = listener.map_err(|e| Failure::Config(vec![format!("--redis {}: {e}", options.redis)]))?;
-    checked.layout.settle(&options.data).map_err(|e| Failure::Config(vec![e.to_string()]))?;
-    let own = Advert { redis: options.redis.clone(), admin: options.admin.clone() };
-    let engine = open(&options, &checked, &own).await?;
+    let listener = listener.map_err(|e| Failure::Failed(format!("cannot listen on --redis {}: {e}", options.redis)))?;
+    let unfit = |e: LayoutError| Failure::Config(vec![e.to_string()]);
+    checked.layout.check(&options.data).map_err(unfit)?;
+    let builder = options.builder(checked.me, &checked.peers, checked.config.clone());
+    let engine = builder.charter(checked.layout.charter()).open().await.map_err(refused)?;
+    checked.layout.keep(&options.data).map_err(unfit)?;
     let mut events = engine.events();
     let groups = create_groups(&engine, &checked).await?;
-    let deadline = Duration::from_millis(options.deadline_ms);
-    let node = Arc::new(ServerNode::new(engine, checked.me, own, checked.shards, groups, deadline));
+    let own = Advert { redis: options.redis.clone(), admin: options.admin.clone() };
+    let node = Arc::new(ServerNode::new(engine, checked.me, own, checked.shards, groups, checked.deadline));
     tracing::info!(node = %checked.me, redis = %options.redis, admin = %options.admin, "serving");
     let mut term = signal(SignalKind::terminate()).map_err(|e| Failure::Failed(e.to_string()))?;
     let mut int = signal(SignalKind::interrupt()).map_err(|e| Failure::Failed(e.to_string()))?;
@@ -157,23 +213,13 @@ async fn run(options: ServeOptions, checked: Checked) -> Result<(), Failure> {
     }
 }
 
-async fn open(options: &ServeOptions, checked: &Checked, own: &Advert) -> Result<Engine, Failure> {
-    let mut config = Config::default();
-    if options.pollers > 0 {
-        config.raft.pollers = options.pollers;
+/// What must be changed on the command line is told apart from what is wrong with disk or network.
+fn refused(error: OpenError) -> Failure {
+    match error {
+        OpenError::Config(problems) => Failure::Config(problems),
+        wrong @ OpenError::WrongIdentity { .. } => Failure::Config(vec![wrong.to_string()]),
+        other => Failure::Failed(other.to_string()),
     }
-    let engine = Engine::builder(options.data.join("engine"), checked.me)
-        .config(config)
-        .found(checked.peers.keys().copied().collect())
-        .charter(checked.layout.charter())
-        .listen(&checked.listen)
-        .admin(&options.admin)
-        .insecure_peers(options.insecure_peers)
-        .metrics(true)
-        .resolver(checked.peers.clone())
-        .advert(own.encode())
-        .kind(KIND, KvStore::default());
-    engine.open().await.map_err(|e| Failure::Failed(e.to_string()))
 }
 
 async fn create_groups(engine: &Engine, checked: &Checked) -> Result<Vec<Group<KvMachine>>, Failure> {

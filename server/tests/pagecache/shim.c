@@ -44,6 +44,7 @@ struct record { /* 48 bytes, then `payload` bytes, padded to 8 */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX], backups[PATH_MAX];
 static size_t root_len;
+static dev_t root_dev;
 static uint8_t *map;
 static volatile uint64_t *tail;
 static uint64_t inode_of[FDS]; /* 0: not watched */
@@ -60,6 +61,9 @@ __attribute__((constructor)) static void start(void) {
     if (!r || !j) return;
     snprintf(root, sizeof root, "%s", r);
     root_len = strlen(root);
+    struct stat s;
+    if (stat(root, &s)) die("cannot look at the root");
+    root_dev = s.st_dev;
     snprintf(backups, sizeof backups, "%s.d", j);
     mkdir(backups, 0700);
     lying = getenv("PAGECACHE_LIE") != NULL;
@@ -184,7 +188,14 @@ int close(int fd) {
     return syscall(SYS_close, fd);
 }
 
-static int watched(int fd) { return map && fd >= 0 && fd < FDS && inode_of[fd]; }
+/* A descriptor that stdio closed behind our back may be a socket by now: its number alone proves nothing. */
+static int watched(int fd) {
+    struct stat s;
+    if (!map || fd < 0 || fd >= FDS || !inode_of[fd]) return 0;
+    if (!fstat(fd, &s) && s.st_dev == root_dev && s.st_ino == inode_of[fd]) return 1;
+    inode_of[fd] = 0;
+    return 0;
+}
 
 static void writing(int fd, uint64_t offset, uint64_t length) { /* under the lock, before the write */
     struct stat s;

@@ -1,0 +1,161 @@
+//! Real processes that lose their page cache: SIGKILL of all under load, then a seeded part of what no completed sync
+//! covers is undone in every node's directory (`pagecache/shim.c`, `pagecache/undo.rs`), then restart and judgement.
+//!
+//! The gate runs two rounds. `PONTOON_ROUNDS=20 cargo test -p pontoon-server --release --test pagecache -- --nocapture` is
+//! the record; `PONTOON_SEED=n` replays one round (load and roll-back; not the interleaving of the processes).
+//! Invariant: a round's own journals are gone when it ends.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+#[path = "pagecache/shim.rs"]
+mod shim;
+mod support;
+#[path = "pagecache/undo.rs"]
+mod undo;
+
+use pontoon_raftstore::testing::linearizability::KvVerdict;
+use pontoon_server::harness::{Nodes, wait_all_led};
+use shim::Shim;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::{Clients, PATIENCE, all_led, equal_contents, rounds, three_nodes};
+use undo::Report;
+
+const CLIENTS: u64 = 16;
+const KEYS: u64 = 400;
+/// Small files, so that each node's log store recycles some in every round; little log kept, so that it is truncated.
+const FLAGS: [&str; 4] = ["--log-file", "128KiB", "--log-keep", "256KiB"];
+/// Seeds within which the run without syncs must have lost something.
+const LIES: u64 = 6;
+
+fn writes() -> u64 {
+    if std::env::var_os("PONTOON_ROUNDS").is_some() { 20_000 } else { 4_000 }
+}
+
+fn seeds() -> Vec<u64> {
+    let one = std::env::var("PONTOON_SEED").ok().and_then(|s| s.parse().ok());
+    one.map_or_else(|| (1..=rounds(2)).collect(), |seed| vec![seed])
+}
+
+fn start_all(nodes: &mut Nodes, shim: &Shim, round: &str, lie: bool) {
+    for id in 1..=3 {
+        let env = shim.env(&nodes.node(id).data, round, lie);
+        nodes.start_with(id, &env.iter().map(|(k, v)| (*k, v.as_path())).collect::<Vec<_>>()).unwrap();
+    }
+}
+
+/// Undoes part of what each node had not synced.
+fn cut_power(nodes: &Nodes, shim: &Shim, round: &str, seed: u64) -> Vec<Report> {
+    let cut = |node: &pontoon_server::harness::NodeProcess| {
+        let root = node.data.canonicalize().unwrap();
+        let journal = shim.journal(&node.data, round);
+        let on_disk = disk_bytes(&journal);
+        let report = undo::roll_back(&journal, &root, seed.wrapping_mul(3) + node.id).unwrap();
+        shim.forget(&node.data, round);
+        println!("  node {}: {report:?}, journal {} KiB", node.id, on_disk >> 10);
+        report
+    };
+    nodes.nodes.iter().map(cut).collect()
+}
+
+/// What a sparse file takes.
+fn disk_bytes(file: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(file).unwrap().blocks() * 512
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_without_the_page_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = Shim::build(dir.path());
+    let mut nodes = three_nodes(dir.path(), 12, &FLAGS);
+    let mut recycled = [0; 3];
+    let mut undone = [0; 2];
+    let seeds = seeds();
+    start_all(&mut nodes, &shim, "begin", false);
+    let mut last = "begin".to_owned();
+    for seed in &seeds {
+        all_led(&nodes).await;
+        let round = format!("seed-{seed}");
+        let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, &round, *seed);
+        clients.acknowledge(writes()).await;
+        nodes.kill_all().unwrap();
+        println!("{round}: replay with PONTOON_SEED={seed}");
+        for (report, sum) in cut_power(&nodes, &shim, &last, *seed).iter().zip(&mut recycled) {
+            *sum += report.recycled;
+            undone = [undone[0] + report.writes, undone[1] + report.names];
+            assert!(report.syncs > 0 && report.lies == 0, "the shim saw no sync: {report:?}");
+        }
+        start_all(&mut nodes, &shim, &round, false);
+        all_led(&nodes).await;
+        let seen = clients.finish(&round, KEYS).await;
+        seen.report(&round);
+        assert_eq!(seen.verdict(), KvVerdict::Ok, "{round}");
+        last = round;
+    }
+    equal_contents(&nodes).await;
+    println!("{} rounds: undone {undone:?} (writes, names), recycled per node {recycled:?}", seeds.len());
+    assert!(recycled.iter().all(|n| *n > 0), "each node must recycle a file of its log: {recycled:?}");
+    assert!(undone.iter().all(|n| *n > 0), "nothing was undone: {undone:?}");
+}
+
+/// What a run shows that has lost what it had promised.
+#[derive(Debug)]
+enum Harm {
+    /// A node does not start, and says why.
+    Refused(String),
+    /// The histories have no explanation.
+    Wrong(KvVerdict),
+}
+
+/// The same with the sync call patched out. A node may come up or refuse; `None`: nobody noticed, nothing was lost.
+async fn round_of_lies(seed: u64) -> Option<Harm> {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = Shim::build(dir.path());
+    let mut nodes = three_nodes(dir.path(), 12, &FLAGS);
+    nodes.start_all().unwrap();
+    all_led(&nodes).await;
+    nodes.kill_all().unwrap();
+    start_all(&mut nodes, &shim, "lie", true);
+    all_led(&nodes).await;
+    let round = format!("lie-{seed}");
+    let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, &round, seed);
+    clients.acknowledge(1_000).await;
+    nodes.kill_all().unwrap();
+    let reports = cut_power(&nodes, &shim, "lie", seed);
+    assert!(reports.iter().all(|r| r.syncs == 0 && r.lies > 0), "syncs were let through: {reports:?}");
+    nodes.start_all().unwrap();
+    if let Some(why) = refusal(&mut nodes).await {
+        drop(clients);
+        return Some(Harm::Refused(why));
+    }
+    let verdict = clients.finish(&round, KEYS).await.verdict();
+    (verdict != KvVerdict::Ok).then_some(Harm::Wrong(verdict))
+}
+
+/// Waits until all groups are led; the last words of a node that gave up instead.
+async fn refusal(nodes: &mut Nodes) -> Option<String> {
+    let all = nodes.redis();
+    let began = Instant::now();
+    while wait_all_led(&all, &all, Duration::from_millis(200)).await.is_none() {
+        for id in 1..=3 {
+            if nodes.exit_code(id).unwrap().is_some_and(|code| code != 0) {
+                let log = std::fs::read_to_string(&nodes.node(id).log).unwrap();
+                return Some(format!("node {id}: {}", log.lines().last().unwrap_or_default()));
+            }
+        }
+        assert!(began.elapsed() < PATIENCE, "neither up nor refused");
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_does_not_sync_loses_what_was_acknowledged() {
+    let first = seeds()[0];
+    for seed in first..first + LIES {
+        match round_of_lies(seed).await {
+            Some(harm) => return println!("without syncs, seed {seed}: {harm:?}"),
+            None => println!("without syncs, seed {seed}: nothing was lost"),
+        }
+    }
+    panic!("{LIES} power cuts without a single sync, and nothing was lost: the test above proves nothing");
+}
