@@ -8,6 +8,7 @@
 use crate::admin::AdminApi;
 use crate::builder::Builder;
 use crate::clock::SystemClock;
+use crate::config::Config;
 use crate::core::Core;
 use crate::engine::{Engine, Peer};
 use crate::error::OpenError;
@@ -78,7 +79,7 @@ fn open_blocking(builder: Builder) -> Result<Engine, OpenError> {
     if builder.install_metrics {
         let _host_has_its_own = metrics::install();
     }
-    let log = open_log(&builder.dir.join("log"))?;
+    let log = open_log(&builder.dir.join("log"), &builder.config)?;
     let recovered = log.load().map_err(|e| OpenError::LogStore(e.to_string()))?;
     let identity = open_identity(&builder, &log, &recovered, transport.local_addr())?;
     let node = recover(&builder, &log, &transport, &identity, recovered)?;
@@ -100,9 +101,10 @@ fn bind(builder: &Builder) -> Result<Arc<TcpTransport>, OpenError> {
     })
 }
 
-fn open_log(dir: &Path) -> Result<Arc<WalStore>, OpenError> {
+fn open_log(dir: &Path, config: &Config) -> Result<Arc<WalStore>, OpenError> {
     make_dir(dir)?;
-    let store = WalStore::open(dir, &WalConfig::default()).map_err(|e| match e {
+    let memtable_bytes = usize::try_from(config.log.file.get()).unwrap_or(usize::MAX);
+    let store = WalStore::open(dir, &WalConfig { memtable_bytes, ..WalConfig::default() }).map_err(|e| match e {
         WalError::InUse(dir) => OpenError::InUse(dir),
         WalError::TooNew { found, .. } => OpenError::TooNew(found),
         WalError::Io { doing, source } => OpenError::Io(io::Error::new(source.kind(), format!("{doing}: {source}"))),

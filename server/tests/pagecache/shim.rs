@@ -18,7 +18,8 @@ impl Shim {
     pub fn build(dir: &Path) -> Shim {
         let library = dir.join("shim.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pagecache/shim.c");
-        let built = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-pthread", "-o"]).args([&library, &source]).output();
+        let built =
+            Command::new("cc").args(["-O1", "-shared", "-fPIC", "-pthread", "-o"]).args([&library, &source]).output();
         let built = built.unwrap_or_else(|e| panic!("no C compiler (apt-get install gcc): {e}"));
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         Shim { library, one: PathBuf::from("1") }
@@ -115,15 +116,21 @@ mod proof {
             let read = |name: &str| fs::read(root.join(name)).ok();
             let kept = read("kept").unwrap();
             let filled = |from: usize, to: usize, byte: u8| vec![byte; to - from];
-            assert!(kept[..512] == filled(0, 512, 1) && kept[1536..2048] == filled(1536, 2048, 1), "synced bytes changed");
-            seen.insert(match (&kept[512..1536], kept.len()) {
-                (m, 2048) if m == filled(0, 1024, 1) => "kept: none",
-                (m, 2048) if m[..512] == filled(0, 512, 2) && m[512..] == filled(0, 512, 1) => "kept: first torn",
-                (m, 2048) if m == filled(0, 1024, 2) => "kept: first",
-                (m, 2560) if m == filled(0, 1024, 2) && kept[2048..] == filled(0, 512, 3) => "kept: second torn",
-                (m, 3072) if m == filled(0, 1024, 2) && kept[2048..] == filled(0, 1024, 3) => "kept: both",
-                other => panic!("seed {seed}: no prefix: {:?} bytes", other.1),
-            }.to_owned());
+            assert!(
+                kept[..512] == filled(0, 512, 1) && kept[1536..2048] == filled(1536, 2048, 1),
+                "synced bytes changed"
+            );
+            seen.insert(
+                match (&kept[512..1536], kept.len()) {
+                    (m, 2048) if m == filled(0, 1024, 1) => "kept: none",
+                    (m, 2048) if m[..512] == filled(0, 512, 2) && m[512..] == filled(0, 512, 1) => "kept: first torn",
+                    (m, 2048) if m == filled(0, 1024, 2) => "kept: first",
+                    (m, 2560) if m == filled(0, 1024, 2) && kept[2048..] == filled(0, 512, 3) => "kept: second torn",
+                    (m, 3072) if m == filled(0, 1024, 2) && kept[2048..] == filled(0, 1024, 3) => "kept: both",
+                    other => panic!("seed {seed}: no prefix: {:?} bytes", other.1),
+                }
+                .to_owned(),
+            );
             let log = match (read("000004.log"), read("000009.log")) {
                 (Some(log), None) => (log, "old name"),
                 (None, Some(log)) => (log, "new name"),
@@ -137,9 +144,21 @@ mod proof {
             seen.insert(format!("doomed: {doomed}, new: {}", new.map_or("gone".into(), |n| n.len().to_string())));
         }
         let all = [
-            "cut: 10", "cut: 1000", "doomed: false, new: 0", "doomed: false, new: 3", "doomed: false, new: gone",
-            "doomed: true, new: gone", "kept: both", "kept: first", "kept: first torn", "kept: none", "kept: second torn",
-            "log: new name, old", "log: new name, written", "log: old name, old", "log: old name, written",
+            "cut: 10",
+            "cut: 1000",
+            "doomed: false, new: 0",
+            "doomed: false, new: 3",
+            "doomed: false, new: gone",
+            "doomed: true, new: gone",
+            "kept: both",
+            "kept: first",
+            "kept: first torn",
+            "kept: none",
+            "kept: second torn",
+            "log: new name, old",
+            "log: new name, written",
+            "log: old name, old",
+            "log: old name, written",
         ];
         assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), all);
     }

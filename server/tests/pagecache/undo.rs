@@ -104,9 +104,16 @@ fn unsettled(journal: &Path, report: &mut Report) -> io::Result<(ByInode, ByInod
             4 => push(&mut dirs, ino, at, Op::Create { path: PathBuf::from(&text[0]) }),
             5 => {
                 report.recycled += u64::from(text[0].ends_with(".log") && text[1].ends_with(".log"));
-                push(&mut dirs, ino, at, Op::Rename { from: PathBuf::from(&text[0]), to: PathBuf::from(&text[1]), kept: kept() });
+                push(
+                    &mut dirs,
+                    ino,
+                    at,
+                    Op::Rename { from: PathBuf::from(&text[0]), to: PathBuf::from(&text[1]), kept: kept() },
+                );
             }
-            6 => push(&mut dirs, ino, at, Op::Unlink { path: PathBuf::from(&text[0]), kept: kept().unwrap_or_default() }),
+            6 => {
+                push(&mut dirs, ino, at, Op::Unlink { path: PathBuf::from(&text[0]), kept: kept().unwrap_or_default() })
+            }
             _ => report.lies += 1,
         }
         at += (RECORD + size).next_multiple_of(8);

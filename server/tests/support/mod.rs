@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, dead_code, clippy::print_stdout)]
 
 use bytes::Bytes;
-use pontoon_raftstore::testing::kv::{KvOp, KvRet};
 use pontoon_raftstore::testing::linearizability::{KvCall, KvVerdict, check_kv};
+use pontoon_raftstore::testing::{KvOp, KvRet};
 use pontoon_server::client::{Answer, ClusterClient, Value};
 use pontoon_server::harness::{Nodes, NodesConfig, digests, wait_all_led};
 use std::path::Path;

@@ -1,0 +1,166 @@
+//! Directories that are not what they should be: another node's, wiped, older copies, in use, damaged.
+
+use crate::support::{Clients, all_led, equal_contents, three_nodes};
+use crate::{copy, read_back, refused, starts_in_vain, with, write};
+use pontoon_server::harness::{Nodes, free_ports};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const OLD: [&str; 2] = ["an older copy of its disk", "it lost acknowledged log"];
+
+/// Puts another directory in a node's place, and what was there aside.
+fn swap(nodes: &Nodes, id: u64, other: &Path) -> PathBuf {
+    let data = &nodes.node(id).data;
+    let aside = data.with_extension("aside");
+    fs::rename(data, &aside).unwrap();
+    if other.exists() {
+        fs::rename(other, data).unwrap();
+    }
+    aside
+}
+
+/// Takes away what is in a node's place, and puts back what was there before.
+fn put_back(nodes: &Nodes, id: u64, aside: &Path) {
+    let data = &nodes.node(id).data;
+    fs::remove_dir_all(data).unwrap();
+    fs::rename(aside, data).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_of_others_and_of_earlier_times_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = three_nodes(dir.path(), 6, &[]);
+    nodes.start_all().unwrap();
+    all_led(&nodes).await;
+    write(&nodes, "before", 30).await;
+
+    // In use: the same directory, other ports.
+    let ports = free_ports(2).unwrap();
+    let mut second = nodes.flags(3);
+    for (flag, port) in [("--redis", ports[0]), ("--admin", ports[1])] {
+        second = with(second, flag, format!("127.0.0.1:{port}"));
+    }
+    refused(&second, 1, &["node-3/engine is in use by another process"]);
+
+    // Another node's.
+    nodes.kill(3).unwrap();
+    nodes.kill(2).unwrap();
+    refused(
+        &with(nodes.flags(3), "--data", nodes.node(2).data.display()),
+        2,
+        &["directory belongs to node 2, asked for node 3"],
+    );
+    nodes.start(2).unwrap();
+    nodes.start(3).unwrap();
+    all_led(&nodes).await;
+
+    // Wiped: refused by its peers, as often as it is started; the rest goes on.
+    nodes.kill(3).unwrap();
+    let aside = swap(&nodes, 3, Path::new("/nowhere"));
+    for _ in 0..2 {
+        let said = starts_in_vain(&mut nodes, 3, &["a lost disk's node id is never used again"]).await;
+        println!("wiped: {said}");
+        write(&nodes, "meanwhile", 10).await;
+    }
+    put_back(&nodes, 3, &aside);
+
+    // An older copy, taken while the node was stopped.
+    let stopped = dir.path().join("stopped");
+    copy(&nodes.node(3).data, &stopped);
+    nodes.start(3).unwrap();
+    all_led(&nodes).await;
+    write(&nodes, "later", 30).await;
+    equal_contents(&nodes).await;
+    nodes.kill(3).unwrap();
+    let aside = swap(&nodes, 3, &stopped);
+    let said = starts_in_vain(&mut nodes, 3, &OLD).await;
+    println!("copy taken stopped: {said}");
+    put_back(&nodes, 3, &aside);
+
+    // An older copy, taken while it was running under load.
+    nodes.start(3).unwrap();
+    all_led(&nodes).await;
+    let clients = Clients::start(nodes.redis(), 8, 100, "copied", 1);
+    clients.acknowledge(300).await;
+    let running = dir.path().join("running");
+    copy(&nodes.node(3).data, &running);
+    clients.acknowledge(900).await;
+    nodes.kill(3).unwrap();
+    let aside = swap(&nodes, 3, &running);
+    let said = starts_in_vain(&mut nodes, 3, &[OLD[0], OLD[1], "acknowledged log is lost", "log store is"]).await;
+    println!("copy taken running: {said}");
+    put_back(&nodes, 3, &aside);
+    nodes.start(3).unwrap();
+    all_led(&nodes).await;
+    let seen = clients.finish("copied", 100).await;
+    assert_eq!(seen.verdict(), pontoon_raftstore::testing::linearizability::KvVerdict::Ok);
+    for (round, n) in [("before", 30), ("meanwhile", 10), ("later", 30)] {
+        read_back(&nodes, round, n).await;
+    }
+    equal_contents(&nodes).await;
+}
+
+/// The node's newest file of the log.
+fn log_file(nodes: &Nodes, id: u64) -> PathBuf {
+    let db = nodes.node(id).data.join("engine/log/store/db");
+    let files = fs::read_dir(db).unwrap().map(|e| e.unwrap().path());
+    files.filter(|p| p.extension().is_some_and(|e| e == "log")).max().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_below_the_watermark_refuses_and_beyond_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = three_nodes(dir.path(), 6, &[]);
+    nodes.start_all().unwrap();
+    all_led(&nodes).await;
+    write(&nodes, "whole", 50).await;
+    equal_contents(&nodes).await;
+    nodes.kill(3).unwrap();
+
+    let file = log_file(&nodes, 3);
+    let whole = fs::read(&file).unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+    for (what, damage) in [("flipped", 0), ("cut", 1), ("removed", 2)] {
+        let mut bytes = whole.clone();
+        match damage {
+            0 => bytes[whole.len() / 2] ^= 0x10,
+            _ => bytes.truncate(whole.len() / 2),
+        }
+        fs::write(&file, &bytes).unwrap();
+        let named = if damage == 2 { "a WAL file was removed" } else { name.as_str() };
+        if damage == 2 {
+            fs::remove_file(&file).unwrap();
+        }
+        let said = starts_in_vain(&mut nodes, 3, &["acknowledged log is lost", "log store is damaged"]).await;
+        println!("{what}: {said}");
+        assert!(said.contains(named) || damage == 2, "{said}");
+        assert_eq!(fs::read(&file).unwrap_or_default().len(), if damage == 2 { 0 } else { bytes.len() }, "evidence");
+    }
+    // Both slots of the watermark; then everything as it was: the node goes on.
+    fs::write(&file, &whole).unwrap();
+    let mark = nodes.node(3).data.join("engine/log/store/WATERMARK");
+    let sound = fs::read(&mark).unwrap();
+    fs::write(&mark, vec![0; sound.len()]).unwrap();
+    let said = starts_in_vain(&mut nodes, 3, &["both slots of WATERMARK are damaged"]).await;
+    println!("watermark: {said}");
+    fs::write(&mark, &sound).unwrap();
+    nodes.start(3).unwrap();
+    all_led(&nodes).await;
+    write(&nodes, "more", 20).await;
+    equal_contents(&nodes).await;
+
+    // Beyond: what a torn, never acknowledged write leaves.
+    nodes.kill(3).unwrap();
+    let file = log_file(&nodes, 3);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes.extend(whole[..whole.len().min(700)].iter().rev());
+    fs::write(&file, &bytes).unwrap();
+    nodes.start(3).unwrap();
+    all_led(&nodes).await;
+    nodes.kill(1).unwrap();
+    read_back(&nodes, "whole", 50).await;
+    read_back(&nodes, "more", 20).await;
+    nodes.start(1).unwrap();
+    all_led(&nodes).await;
+    equal_contents(&nodes).await;
+}

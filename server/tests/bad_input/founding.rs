@@ -1,0 +1,149 @@
+//! Flags that make no sense, founders that disagree, and first starts that are interrupted at every step.
+
+use crate::support::{PATIENCE, all_led, three_nodes};
+use crate::{ended, eventually, read_back, refused, says, with, write};
+use pontoon_server::harness::{free_ports, wait_all_led};
+use std::process::{Command, Stdio};
+
+#[test]
+fn all_mistakes_of_the_flags_are_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = three_nodes(dir.path(), 12, &["--log-file", "7", "--log-keep", "1B"]);
+    let data = nodes.node(1).data.clone();
+    let mut flags = with(nodes.flags(1), "--cluster", "1=127.0.0.1:70000,2=h:1,2=h:1,x=h:2,5=nowhere");
+    for (flag, value) in [("--node", "0"), ("--groups", "16385"), ("--redis", "nowhere"), ("--admin", "10.0.0.1:80")] {
+        flags = with(flags, flag, value);
+    }
+    flags.extend(["--deadline-ms", "soon", "--pollers", "-1"].map(str::to_owned));
+    let text = refused(
+        &flags.iter().map(|f| f.replace("--pollers", "--pollers=-1")).filter(|f| f != "-1").collect::<Vec<_>>(),
+        2,
+        &[
+            "--node 0: must be a number from 1",
+            "--cluster 1=127.0.0.1:70000: \"127.0.0.1:70000\" is not HOST:PORT",
+            "--cluster names h:1 twice",
+            "--cluster names node 2 twice",
+            "--cluster x=h:2: the id must be above 0",
+            "\"nowhere\" is not HOST:PORT",
+            "an odd number",
+            "--redis nowhere: must be HOST:PORT",
+            "admin address \"10.0.0.1:80\" is not on the loopback",
+            "--groups 16385: must be 1 to 16384",
+            "--deadline-ms soon: must be 50 to 600000",
+            "--pollers -1: must be 0 to 1024",
+            "log.file: ",
+        ],
+    );
+    println!("{text}");
+    assert!(!data.exists(), "a refused start leaves nothing behind");
+    let open = with(nodes.flags(1), "--cluster", "1=0.0.0.0:7001");
+    refused(&open, 2, &["not on the loopback", "log.file: "]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_founded_otherwise_stays_out_and_says_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = three_nodes(dir.path(), 12, &[]);
+    nodes.start(1).unwrap();
+    nodes.start(2).unwrap();
+    // Node 3 with another number of groups: nobody is admitted, and both sides say why.
+    let log = std::fs::File::create(&nodes.node(3).log).unwrap();
+    let mut wrong = Command::new(env!("CARGO_BIN_EXE_pontoon"))
+        .args(with(nodes.flags(3), "--groups", 13))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    says(&nodes, 3, &["founded with digest", "here with"]).await;
+    says(&nodes, 1, &["founded with digest", "here with"]).await;
+    assert!(wait_all_led(&nodes.redis(), &nodes.redis(), std::time::Duration::ZERO).await.is_none());
+    wrong.kill().unwrap();
+    wrong.wait().unwrap();
+    // The same directory with the right flags: it never took part, so it may.
+    nodes.start(3).unwrap();
+    all_led(&nodes).await;
+    write(&nodes, "founded", 20).await;
+
+    // A cluster that stands: whoever wants to found with it something else ends at once.
+    let ports = free_ports(3).unwrap();
+    let stranger = format!("127.0.0.1:{}", ports[0]);
+    let cluster = format!("1={},2={},4={stranger}", nodes.node(1).peer, nodes.node(2).peer);
+    let mut flags = with(with(nodes.flags(1), "--node", 4), "--cluster", cluster);
+    for (flag, value) in [("--redis", ports[1]), ("--admin", ports[2])] {
+        flags = with(flags, flag, format!("127.0.0.1:{value}"));
+    }
+    let empty = dir.path().join("stranger");
+    refused(&with(flags, "--data", empty.display()), 1, &["founded with digest", "here with"]);
+
+    // Later starts with another number of groups, or other voters, are refused by the node itself, with the way out.
+    nodes.kill(3).unwrap();
+    let differs = ["founded with --groups 12 and voters 1,2,3", "the number of groups never changes"];
+    refused(&with(nodes.flags(3), "--groups", 24), 2, &differs);
+    let five = format!("{},4=127.0.0.1:1,5=127.0.0.1:2", cluster_flag(&nodes.flags(3)));
+    refused(&with(nodes.flags(3), "--cluster", five), 2, &differs);
+    nodes.start(3).unwrap();
+    all_led(&nodes).await;
+    read_back(&nodes, "founded", 20).await;
+}
+
+fn cluster_flag(flags: &[String]) -> String {
+    flags[flags.iter().position(|f| f == "--cluster").unwrap() + 1].clone()
+}
+
+/// What appears one after the other in a node's directory during its first start.
+const STEPS: [&str; 9] = [
+    "engine",
+    "engine/LOCK",
+    "engine/log",
+    "engine/log/store.new",
+    "engine/log/store.new/db/CURRENT",
+    "engine/log/store.new/IDENTITY",
+    "engine/log/store",
+    "engine/kinds",
+    "layout.json",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_start_may_be_interrupted_at_every_step() {
+    for (n, step) in STEPS.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut nodes = three_nodes(dir.path(), 3, &[]);
+        nodes.start_all().unwrap();
+        let victim = n as u64 % 3 + 1;
+        let seen = nodes.node(victim).data.join(step);
+        eventually(step, || {
+            seen.exists() || !seen.ends_with("layout.json") && nodes.node(victim).data.join("layout.json").exists()
+        })
+        .await;
+        nodes.kill(victim).unwrap();
+        // Once more, when the others have heard of it, and once all at the same time.
+        nodes.start(victim).unwrap();
+        eventually("log store", || nodes.node(victim).data.join("engine/log/store").exists()).await;
+        nodes.kill_all().unwrap();
+        nodes.start_all().unwrap();
+        all_led(&nodes).await;
+        write(&nodes, "born", 6).await;
+        nodes.kill_all().unwrap();
+        nodes.start_all().unwrap();
+        all_led(&nodes).await;
+        read_back(&nodes, "born", 6).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_that_loses_its_disk_before_the_end_stays_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = three_nodes(dir.path(), 3, &[]);
+    nodes.start(1).unwrap();
+    nodes.start(2).unwrap();
+    // Each of the two confirms the other, the third is missing: nobody votes yet.
+    says(&nodes, 1, &["link up"]).await;
+    says(&nodes, 2, &["link up"]).await;
+    nodes.kill(2).unwrap();
+    std::fs::remove_dir_all(&nodes.node(2).data).unwrap();
+    nodes.start(3).unwrap();
+    nodes.start(2).unwrap();
+    let (code, said) = ended(&mut nodes, 2).await;
+    assert!(code == 1 && said.contains("a lost disk's node id is never used again"), "{said}");
+    assert!(wait_all_led(&nodes.redis()[..1], &nodes.redis(), PATIENCE / 60).await.is_none(), "two of three founders");
+}
