@@ -130,8 +130,8 @@ async fn without_a_quorum(nodes: &mut Nodes) {
     for n in 0..24 {
         let key = format!("lost:{n}");
         let began = Instant::now();
-        let args: [&[u8]; 3] = [b"SET", key.as_bytes(), b"x"];
-        let value = client.call(if n % 3 == 0 { &[b"GET", args[1]] } else { &args }).await.unwrap();
+        let args: &[&[u8]] = if n % 3 == 0 { &[b"GET", key.as_bytes()] } else { &[b"SET", key.as_bytes(), b"x"] };
+        let value = client.call(args).await.unwrap();
         slowest = slowest.max(began.elapsed());
         let text = value.error().unwrap_or_else(|| panic!("{key}: {value:?}"));
         match text.split(' ').next() {

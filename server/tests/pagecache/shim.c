@@ -112,9 +112,8 @@ static int absolute(int dir, const char *path, char *out) { /* 0: below the root
     *slash = 0;
     char resolved[PATH_MAX];
     if (!realpath(parent[0] ? parent : "/", resolved)) return -1;
-    if (strncmp(resolved, root, root_len) || (resolved[root_len] && resolved[root_len] != '/')) return -1;
     if (snprintf(out, PATH_MAX, "%s/%s", resolved, name) >= PATH_MAX) return -1;
-    return 0;
+    return strncmp(out, root, root_len) || (out[root_len] && out[root_len] != '/') ? -1 : 0; /* the root itself, too */
 }
 
 static uint64_t parent_inode(const char *path) {
