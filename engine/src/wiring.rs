@@ -40,6 +40,8 @@ use std::time::{Duration, Instant};
 
 /// How often a founder that waits looks for reasons to give up.
 const ADMISSION_LOOK: Duration = Duration::from_millis(200);
+/// How often it says whom it waits for.
+const ADMISSION_TELL: Duration = Duration::from_secs(5);
 /// Room in a frame beyond the largest command.
 const FRAME_ROOM: usize = 1 << 20;
 
@@ -267,10 +269,14 @@ impl Net {
     }
 
     fn wait_admitted(&self, limit: Duration) -> Result<(), OpenError> {
-        let began = Instant::now();
+        let (began, mut told) = (Instant::now(), Instant::now());
         while !self.identity.wait_admitted(ADMISSION_LOOK)? {
             if began.elapsed() >= limit {
                 return Err(OpenError::NotAdmitted(self.missing()));
+            }
+            if told.elapsed() >= ADMISSION_TELL {
+                told = Instant::now();
+                tracing::warn!(target: "pontoon::identity", "not admitted yet: {}", self.missing());
             }
         }
         Ok(())

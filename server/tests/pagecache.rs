@@ -22,8 +22,9 @@ use undo::Report;
 
 const CLIENTS: u64 = 16;
 const KEYS: u64 = 400;
-/// Small files, so that each node's log store recycles some in every round; little log kept, so that it is truncated.
-const FLAGS: [&str; 4] = ["--log-file", "128KiB", "--log-keep", "256KiB"];
+/// Small files, so that each node's log store recycles some in every round; flushes and little log kept, so that the log
+/// is truncated and what was truncated must be in the contents.
+const FLAGS: [&str; 6] = ["--log-file", "128KiB", "--log-keep", "32KiB", "--flush-every", "1s"];
 /// Seeds within which the run without syncs must have lost something.
 const LIES: u64 = 6;
 
@@ -57,6 +58,12 @@ fn cut_power(nodes: &Nodes, shim: &Shim, round: &str, seed: u64) -> Vec<Report> 
     nodes.nodes.iter().map(cut).collect()
 }
 
+/// Table files of the contents.
+fn flushed(data: &Path) -> usize {
+    let files = std::fs::read_dir(data.join("engine/kinds/kv")).unwrap();
+    files.filter(|f| f.as_ref().is_ok_and(|f| f.path().extension().is_some_and(|e| e == "sst"))).count()
+}
+
 /// What a sparse file takes.
 fn disk_bytes(file: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
@@ -79,6 +86,7 @@ async fn nothing_acknowledged_is_lost_without_the_page_cache() {
         let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, &round, *seed);
         clients.acknowledge(writes()).await;
         nodes.kill_all().unwrap();
+        assert!(nodes.nodes.iter().all(|n| flushed(&n.data) > 0), "contents were never flushed");
         println!("{round}: replay with PONTOON_SEED={seed}");
         for (report, sum) in cut_power(&nodes, &shim, &last, *seed).iter().zip(&mut recycled) {
             *sum += report.recycled;

@@ -10,7 +10,7 @@ use crate::layout::{Layout, LayoutError};
 use crate::node::ServerNode;
 use crate::shards::{SLOTS, Shards};
 use clap::Args;
-use pontoon::config::Size;
+use pontoon::config::{Size, Span};
 use pontoon::kv::{KvMachine, KvStore};
 use pontoon::{Builder, Config, Engine, Event, Group, GroupId, GroupSpec, NodeId, OpenError, Shutdown};
 use std::collections::BTreeMap;
@@ -64,6 +64,9 @@ pub(crate) struct ServeOptions {
     /// Log kept per group for nodes that were away; one that misses more gets a snapshot
     #[arg(long, default_value = "64MiB")]
     log_keep: String,
+    /// How often contents are flushed, so that the log before them may go
+    #[arg(long, default_value = "10s")]
+    flush_every: String,
 }
 
 /// Flags that were found to make sense.
@@ -120,10 +123,11 @@ impl ServeOptions {
         if me.0 > 0 && !peers.contains_key(&me) {
             problems.push(format!("--node {me} is not one of --cluster {}", self.cluster));
         }
-        if peers.len().is_multiple_of(2) {
-            problems.push(format!("--cluster names {} nodes: an odd number (1, 3, 5 or 7) is needed", peers.len()));
-        } else if peers.len() > 7 {
-            problems.push(format!("--cluster names {} nodes: at most 7 may vote", peers.len()));
+        let named = self.cluster.split(',').filter(|p| !p.is_empty()).count();
+        if named.is_multiple_of(2) {
+            problems.push(format!("--cluster names {named} nodes: an odd number (1, 3, 5 or 7) is needed"));
+        } else if named > 7 {
+            problems.push(format!("--cluster names {named} nodes: at most 7 may vote"));
         }
         peers
     }
@@ -135,6 +139,7 @@ impl ServeOptions {
         }
         config.log.file = Size::parse(&self.log_file);
         config.raft.log_keep = Size::parse(&self.log_keep);
+        config.raft.durable_every = Span::parse(&self.flush_every);
         config
     }
 

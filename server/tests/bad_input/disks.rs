@@ -5,8 +5,12 @@ use crate::{copy, read_back, refused, starts_in_vain, with, write};
 use pontoon_server::harness::{Nodes, free_ports};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const OLD: [&str; 2] = ["an older copy of its disk", "it lost acknowledged log"];
+
+/// How often nodes tell each other how far they have synced (docs/wire-format.md).
+const BEACON: Duration = Duration::from_secs(1);
 
 /// Puts another directory in a node's place, and what was there aside.
 fn swap(nodes: &Nodes, id: u64, other: &Path) -> PathBuf {
@@ -84,7 +88,13 @@ async fn directories_of_others_and_of_earlier_times_are_refused() {
     clients.acknowledge(300).await;
     let running = dir.path().join("running");
     copy(&nodes.node(3).data, &running);
-    clients.acknowledge(900).await;
+    // Peers hear each second how far a node has synced: from then on they know better than the copy.
+    let copied = Instant::now();
+    let mut more = 900;
+    while copied.elapsed() < 3 * BEACON {
+        clients.acknowledge(more).await;
+        more += 50;
+    }
     nodes.kill(3).unwrap();
     let aside = swap(&nodes, 3, &running);
     let said = starts_in_vain(&mut nodes, 3, &[OLD[0], OLD[1], "acknowledged log is lost", "log store is"]).await;

@@ -2,15 +2,15 @@
 
 use crate::support::{PATIENCE, all_led, three_nodes};
 use crate::{ended, eventually, read_back, refused, says, with, write};
-use pontoon_server::harness::{free_ports, wait_all_led};
-use std::process::{Command, Stdio};
+use pontoon_server::harness::{Nodes, free_ports, wait_all_led};
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn all_mistakes_of_the_flags_are_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let nodes = three_nodes(dir.path(), 12, &["--log-file", "7", "--log-keep", "1B"]);
+    let nodes = three_nodes(dir.path(), 12, &["--log-file", "7", "--flush-every", "0"]);
     let data = nodes.node(1).data.clone();
-    let mut flags = with(nodes.flags(1), "--cluster", "1=127.0.0.1:70000,2=h:1,2=h:1,x=h:2,5=nowhere");
+    let mut flags = with(nodes.flags(1), "--cluster", "1=127.0.0.1:70000,2=h:1,2=h:1,x=h:2");
     for (flag, value) in [("--node", "0"), ("--groups", "16385"), ("--redis", "nowhere"), ("--admin", "10.0.0.1:80")] {
         flags = with(flags, flag, value);
     }
@@ -24,14 +24,14 @@ fn all_mistakes_of_the_flags_are_told_at_once() {
             "--cluster names h:1 twice",
             "--cluster names node 2 twice",
             "--cluster x=h:2: the id must be above 0",
-            "\"nowhere\" is not HOST:PORT",
-            "an odd number",
+            "--cluster names 4 nodes: an odd number",
             "--redis nowhere: must be HOST:PORT",
             "admin address \"10.0.0.1:80\" is not on the loopback",
             "--groups 16385: must be 1 to 16384",
             "--deadline-ms soon: must be 50 to 600000",
             "--pollers -1: must be 0 to 1024",
             "log.file: ",
+            "raft.durable_every: ",
         ],
     );
     println!("{text}");
@@ -47,33 +47,27 @@ async fn a_node_founded_otherwise_stays_out_and_says_both() {
     nodes.start(1).unwrap();
     nodes.start(2).unwrap();
     // Node 3 with another number of groups: nobody is admitted, and both sides say why.
-    let log = std::fs::File::create(&nodes.node(3).log).unwrap();
-    let mut wrong = Command::new(env!("CARGO_BIN_EXE_pontoon"))
-        .args(with(nodes.flags(3), "--groups", 13))
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
+    let mut wrong = background(&nodes, 3, &with(nodes.flags(3), "--groups", 13));
     says(&nodes, 3, &["founded with digest", "here with"]).await;
     says(&nodes, 1, &["founded with digest", "here with"]).await;
     assert!(wait_all_led(&nodes.redis(), &nodes.redis(), std::time::Duration::ZERO).await.is_none());
-    wrong.kill().unwrap();
-    wrong.wait().unwrap();
+    stop(&mut wrong);
     // The same directory with the right flags: it never took part, so it may.
     nodes.start(3).unwrap();
     all_led(&nodes).await;
     write(&nodes, "founded", 20).await;
 
-    // A cluster that stands: whoever wants to found with it something else ends at once.
+    // A cluster that stands: who wants to found something else with its nodes is never admitted, and says who is missing.
     let ports = free_ports(3).unwrap();
-    let stranger = format!("127.0.0.1:{}", ports[0]);
-    let cluster = format!("1={},2={},4={stranger}", nodes.node(1).peer, nodes.node(2).peer);
+    let cluster = format!("1={},2={},4=127.0.0.1:{}", nodes.node(1).peer, nodes.node(2).peer, ports[0]);
     let mut flags = with(with(nodes.flags(1), "--node", 4), "--cluster", cluster);
     for (flag, value) in [("--redis", ports[1]), ("--admin", ports[2])] {
         flags = with(flags, flag, format!("127.0.0.1:{value}"));
     }
     let empty = dir.path().join("stranger");
-    refused(&with(flags, "--data", empty.display()), 1, &["founded with digest", "here with"]);
+    let mut stranger = background(&nodes, 3, &with(flags, "--data", empty.display()));
+    says(&nodes, 3, &["not admitted yet", "node 1 (127.0.0.1:", "has not answered"]).await;
+    stop(&mut stranger);
 
     // Later starts with another number of groups, or other voters, are refused by the node itself, with the way out.
     nodes.kill(3).unwrap();
@@ -84,6 +78,17 @@ async fn a_node_founded_otherwise_stays_out_and_says_both() {
     nodes.start(3).unwrap();
     all_led(&nodes).await;
     read_back(&nodes, "founded", 20).await;
+}
+
+/// Runs the binary with other flags; it writes to the log of node `id`.
+fn background(nodes: &Nodes, id: u64, flags: &[String]) -> Child {
+    let log = std::fs::File::create(&nodes.node(id).log).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_pontoon")).args(flags).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+fn stop(child: &mut Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn cluster_flag(flags: &[String]) -> String {

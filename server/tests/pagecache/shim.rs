@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The library, built.
-pub struct Shim {
+pub(crate) struct Shim {
     library: PathBuf,
     one: PathBuf,
 }
 
 impl Shim {
     /// Builds it below `dir`, in which the journals will be, too.
-    pub fn build(dir: &Path) -> Shim {
+    pub(crate) fn build(dir: &Path) -> Shim {
         let library = dir.join("shim.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pagecache/shim.c");
         let built =
@@ -26,13 +26,13 @@ impl Shim {
     }
 
     /// Records of one start on `data`.
-    pub fn journal(&self, data: &Path, round: &str) -> PathBuf {
+    pub(crate) fn journal(&self, data: &Path, round: &str) -> PathBuf {
         let name = data.file_name().map(OsString::from).unwrap_or_default();
         self.library.with_file_name(format!("{}.{round}.journal", name.display()))
     }
 
     /// What a process on `data` is started with.
-    pub fn env(&self, data: &Path, round: &str, lie: bool) -> Vec<(&'static str, PathBuf)> {
+    pub(crate) fn env(&self, data: &Path, round: &str, lie: bool) -> Vec<(&'static str, PathBuf)> {
         std::fs::create_dir_all(data).unwrap();
         let mut env = vec![
             ("LD_PRELOAD", self.library.clone()),
@@ -44,7 +44,7 @@ impl Shim {
     }
 
     /// Removes the records of one start.
-    pub fn forget(&self, data: &Path, round: &str) {
+    pub(crate) fn forget(&self, data: &Path, round: &str) {
         let journal = self.journal(data, round);
         std::fs::remove_dir_all(format!("{}.d", journal.display())).unwrap();
         std::fs::remove_file(journal).unwrap();

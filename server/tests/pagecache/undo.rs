@@ -25,23 +25,23 @@ enum Op {
 
 /// What one roll-back did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
+pub(crate) struct Report {
     /// Completed syncs on record.
-    pub syncs: u64,
+    pub(crate) syncs: u64,
     /// Syncs that the shim only pretended.
-    pub lies: u64,
+    pub(crate) lies: u64,
     /// Writes and truncations undone.
-    pub writes: u64,
+    pub(crate) writes: u64,
     /// Of which one was torn per file.
-    pub torn: u64,
+    pub(crate) torn: u64,
     /// Creates, renames and removals undone.
-    pub names: u64,
+    pub(crate) names: u64,
     /// Log files of RocksDB that were recycled (renamed over a new number).
-    pub recycled: u64,
+    pub(crate) recycled: u64,
 }
 
 /// Undoes a seeded part of what was never settled below `root`.
-pub fn roll_back(journal: &Path, root: &Path, seed: u64) -> io::Result<Report> {
+pub(crate) fn roll_back(journal: &Path, root: &Path, seed: u64) -> io::Result<Report> {
     let mut rng = Rng(seed);
     let mut report = Report::default();
     let (files, dirs) = unsettled(journal, &mut report)?;
@@ -197,11 +197,11 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 /// SplitMix64: small, and the same on every machine.
 #[derive(Debug)]
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

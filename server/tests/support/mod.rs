@@ -15,24 +15,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Steps that the checker may take for one key.
 const BUDGET: u64 = 20_000_000;
 
 /// Three nodes below `dir`; not started.
-pub fn three_nodes(dir: &Path, groups: u16, flags: &[&str]) -> Nodes {
+pub(crate) fn three_nodes(dir: &Path, groups: u16, flags: &[&str]) -> Nodes {
     let binary = env!("CARGO_BIN_EXE_pontoon").into();
     let flags = flags.iter().map(|f| (*f).to_owned()).collect();
     Nodes::new(NodesConfig { binary, dir: dir.to_path_buf(), nodes: 3, groups, flags }).unwrap()
 }
 
 /// How many rounds a test runs: few in the gate, `PONTOON_ROUNDS` for the record.
-pub fn rounds(default: u64) -> u64 {
+pub(crate) fn rounds(default: u64) -> u64 {
     std::env::var("PONTOON_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(default)
 }
 
 /// Waits until every node sees every slot led; prints the nodes' logs if that does not happen.
-pub async fn all_led(nodes: &Nodes) {
+pub(crate) async fn all_led(nodes: &Nodes) {
     let all = nodes.redis();
     if wait_all_led(&all, &all, PATIENCE).await.is_none() {
         for node in &nodes.nodes {
@@ -44,9 +44,9 @@ pub async fn all_led(nodes: &Nodes) {
 }
 
 /// Clients under way; each has one command in flight.
-pub struct Clients {
+pub(crate) struct Clients {
     stop: Arc<AtomicBool>,
-    pub acknowledged: Arc<AtomicU64>,
+    pub(crate) acknowledged: Arc<AtomicU64>,
     refused: Arc<AtomicU64>,
     running: JoinSet<Vec<KvCall>>,
     began: Instant,
@@ -55,16 +55,16 @@ pub struct Clients {
 
 /// What clients saw.
 #[derive(Default)]
-pub struct Seen {
-    pub history: Vec<KvCall>,
-    pub acknowledged: u64,
-    pub refused: u64,
-    pub unknown: u64,
+pub(crate) struct Seen {
+    pub(crate) history: Vec<KvCall>,
+    pub(crate) acknowledged: u64,
+    pub(crate) refused: u64,
+    pub(crate) unknown: u64,
 }
 
 impl Clients {
     /// `round` names the keys: histories of different rounds share none.
-    pub fn start(addrs: Vec<String>, clients: u64, keys: u64, round: &str, seed: u64) -> Clients {
+    pub(crate) fn start(addrs: Vec<String>, clients: u64, keys: u64, round: &str, seed: u64) -> Clients {
         let mut c = Clients {
             stop: Arc::default(),
             acknowledged: Arc::default(),
@@ -90,7 +90,7 @@ impl Clients {
     }
 
     /// Waits until so many commands were acknowledged.
-    pub async fn acknowledge(&self, at_least: u64) {
+    pub(crate) async fn acknowledge(&self, at_least: u64) {
         let began = Instant::now();
         while self.acknowledged.load(Ordering::Relaxed) < at_least {
             assert!(began.elapsed() < 3 * PATIENCE, "only {:?} of {at_least} acknowledged", self.acknowledged);
@@ -99,7 +99,7 @@ impl Clients {
     }
 
     /// Lets everybody finish, then reads every key once more through the cluster: a lost write shows as a violation.
-    pub async fn finish(mut self, round: &str, keys: u64) -> Seen {
+    pub(crate) async fn finish(mut self, round: &str, keys: u64) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         let mut seen = Seen::default();
         while let Some(calls) = self.running.join_next().await {
@@ -122,17 +122,17 @@ impl Clients {
 
 impl Seen {
     /// The checker's verdict.
-    pub fn verdict(&self) -> KvVerdict {
+    pub(crate) fn verdict(&self) -> KvVerdict {
         check_kv(&self.history, BUDGET)
     }
 
-    pub fn report(&self, what: &str) {
+    pub(crate) fn report(&self, what: &str) {
         println!("{what}: {} acknowledged, {} refused, {} unknown", self.acknowledged, self.refused, self.unknown);
     }
 }
 
 /// Each group's contents are equal on all replicas.
-pub async fn equal_contents(nodes: &Nodes) {
+pub(crate) async fn equal_contents(nodes: &Nodes) {
     for group in 1..=u64::from(nodes.groups()) {
         let found = digests(&nodes.redis(), group, PATIENCE).await;
         let found = found.unwrap_or_else(|| panic!("group {group}: replicas do not reach one applied index"));
