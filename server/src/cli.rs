@@ -16,7 +16,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Sub {
     /// Run one node of a cluster
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Three nodes on this machine under load: kills, restarts, and a check that nothing acknowledged was lost
     Demo(DemoOptions),
 }
@@ -42,7 +42,7 @@ fn problems(all: &[String]) -> String {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Sub::Serve(options) => run::serve(options),
+        Sub::Serve(options) => run::serve(&options),
         Sub::Demo(options) => run::demo(options),
     };
     match result {

@@ -39,7 +39,7 @@ impl ServerNode {
         groups: Vec<Group<KvMachine>>,
         deadline: Duration,
     ) -> ServerNode {
-        assert_eq!(groups.len(), usize::from(shards.len()), "a handle for each group");
+        assert_eq!(groups.len(), usize::from(shards.count()), "a handle for each group");
         let (connections, commands) = (AtomicU64::new(1), AtomicU64::new(0));
         ServerNode { engine, me, own, shards, groups, deadline, connections, commands }
     }

@@ -52,7 +52,7 @@ pub(crate) fn info(node: &ServerNode, section: Option<&str>) -> Reply {
 
 /// Applied index of each group's replica here.
 pub(crate) fn applied(node: &ServerNode) -> Reply {
-    let groups = (1..=u64::from(node.shards.len())).filter_map(|id| node.group(id));
+    let groups = (1..=u64::from(node.shards.count())).filter_map(|id| node.group(id));
     Reply::Array(groups.map(|g| Reply::Int(g.status().applied.0 as i64)).collect())
 }
 

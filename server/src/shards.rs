@@ -56,7 +56,8 @@ impl Shards {
         (1..=SLOTS).contains(&groups).then_some(Shards { groups })
     }
 
-    pub fn len(&self) -> u16 {
+    /// How many groups share the slots.
+    pub fn count(&self) -> u16 {
         self.groups
     }
 

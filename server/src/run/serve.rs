@@ -185,7 +185,7 @@ fn is_host_port(addr: &str) -> bool {
 }
 
 /// Runs one node until SIGTERM or SIGINT, or until it may promise nothing any more.
-pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
+pub(crate) fn serve(options: &ServeOptions) -> Result<(), Failure> {
     let checked = options.check()?;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
@@ -195,7 +195,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), Failure> {
     runtime.map_err(|e| Failure::Failed(format!("cannot start threads: {e}")))?.block_on(run(options, checked))
 }
 
-async fn run(options: ServeOptions, checked: Checked) -> Result<(), Failure> {
+async fn run(options: &ServeOptions, checked: Checked) -> Result<(), Failure> {
     let listener = TcpListener::bind(&options.redis).await;
     let listener = listener.map_err(|e| Failure::Failed(format!("cannot listen on --redis {}: {e}", options.redis)))?;
     let unfit = |e: LayoutError| Failure::Config(vec![e.to_string()]);
@@ -213,8 +213,8 @@ async fn run(options: ServeOptions, checked: Checked) -> Result<(), Failure> {
     tokio::select! {
         result = accept(listener, Arc::clone(&node)) => result,
         why = poisoned(&mut events) => Err(Failure::Failed(format!("this node promises nothing any more: {why}"))),
-        _ = term.recv() => Ok(shut_down(&node).await),
-        _ = int.recv() => Ok(shut_down(&node).await),
+        _ = term.recv() => shut_down(&node).await,
+        _ = int.recv() => shut_down(&node).await,
     }
 }
 
@@ -279,8 +279,9 @@ async fn poisoned(events: &mut pontoon::Events) -> String {
     }
 }
 
-async fn shut_down(node: &ServerNode) {
+async fn shut_down(node: &ServerNode) -> Result<(), Failure> {
     let limits = Shutdown { hand_off: Duration::from_secs(5), drain: Duration::from_secs(2) };
     let report = node.engine.shutdown(limits).await;
     tracing::info!(?report, "stopped");
+    Ok(())
 }

@@ -51,7 +51,7 @@ pub(crate) fn roll_back(journal: &Path, root: &Path, seed: u64) -> io::Result<Re
         let Some(path) = places.get(&ino) else { continue };
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         for (n, (_, op)) in ops.iter().enumerate().skip(keep).rev() {
-            let torn = n == keep && rng.next() % 2 == 0;
+            let torn = n == keep && rng.next().is_multiple_of(2);
             report.torn += u64::from(undo_write(&file, op, torn.then(|| rng.next()))?);
             report.writes += 1;
         }
@@ -112,7 +112,12 @@ fn unsettled(journal: &Path, report: &mut Report) -> io::Result<(ByInode, ByInod
                 );
             }
             6 => {
-                push(&mut dirs, ino, at, Op::Unlink { path: PathBuf::from(&text[0]), kept: kept().unwrap_or_default() })
+                push(
+                    &mut dirs,
+                    ino,
+                    at,
+                    Op::Unlink { path: PathBuf::from(&text[0]), kept: kept().unwrap_or_default() },
+                );
             }
             _ => report.lies += 1,
         }
