@@ -14,6 +14,7 @@ use pontoon::config::{Size, Span};
 use pontoon::kv::{KvMachine, KvStore};
 use pontoon::{Builder, Config, Engine, Event, Group, GroupId, GroupSpec, NodeId, OpenError, Shutdown};
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -189,6 +190,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), Failure> {
     let checked = options.check()?;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
