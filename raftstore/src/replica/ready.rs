@@ -168,6 +168,11 @@ impl Replica {
         let first_applied = self.machine.applied() > self.birth.0.index;
         let birth = if first_applied { 0 } else { self.birth.1 };
         for message in messages {
+            if message.from != self.id {
+                // A peer's read that came here after the leadership had left. Nobody would believe this link that it
+                // is the peer's, and the asker asks again when it learns of the new leader.
+                continue;
+            }
             let Some(to) = self.machine.record.node_of(message.to) else { continue };
             if work.silent && matches!(message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. }) {
                 continue;
