@@ -157,7 +157,7 @@ impl Engine {
     /// The other nodes as far as known.
     #[must_use]
     pub fn peers(&self) -> Vec<Peer> {
-        self.wired.lock().as_ref().map(Wired::peers).unwrap_or_default()
+        self.look().peers()
     }
 
     /// Destroys this node's replica of a group; a tombstone stays.
@@ -260,7 +260,7 @@ impl Engine {
 
     /// A look that does not keep the engine running.
     pub(crate) fn look(&self) -> Look {
-        Look { core: Arc::clone(&self.core), wired: Arc::downgrade(&self.wired) }
+        Look { core: Arc::clone(&self.core), directory: self.wired.lock().as_ref().and_then(Wired::directory) }
     }
 
     pub(crate) fn with_wired(&self, f: impl FnOnce(&mut Wired)) {
@@ -270,19 +270,22 @@ impl Engine {
     }
 }
 
+/// Who knows the peers.
+pub(crate) trait Directory: Send + Sync {
+    fn peers(&self) -> Vec<Peer>;
+}
+
 /// What the admin endpoints see: they live inside what runs, and must not keep it alive.
 #[derive(Clone)]
 pub(crate) struct Look {
     pub(crate) core: Arc<Core>,
-    wired: Weak<Mutex<Option<Wired>>>,
+    directory: Option<Weak<dyn Directory>>,
 }
 
 impl Look {
     pub(crate) fn peers(&self) -> Vec<Peer> {
-        // Whoever stops the engine holds the lock and waits for this thread.
-        let wired = self.wired.upgrade();
-        let wired = wired.as_ref().and_then(|w| w.try_lock_for(Duration::from_secs(1)));
-        wired.as_ref().and_then(|w| w.as_ref()).map(Wired::peers).unwrap_or_default()
+        let directory = self.directory.as_ref().and_then(Weak::upgrade);
+        directory.map(|d| d.peers()).unwrap_or_default()
     }
 }
 

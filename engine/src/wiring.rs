@@ -10,7 +10,7 @@ use crate::builder::Builder;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::core::Core;
-use crate::engine::{Engine, Peer};
+use crate::engine::{Directory, Engine, Peer};
 use crate::error::OpenError;
 use crate::files::{DirLock, SnapshotDir, make_dir};
 use crate::http::{AdminListener, AdminServer};
@@ -34,7 +34,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,8 @@ pub(crate) struct Wired {
     admin: Option<AdminServer>,
     /// The once-a-second work.
     ticker: Option<Ticker>,
+    /// What else than this value may look at peers.
+    net: Option<Arc<Net>>,
     /// The node's parts.
     threads: Option<Threads>,
     /// The network.
@@ -227,6 +229,7 @@ impl Recovery {
         let mut wired = Wired {
             admin: None,
             ticker: None,
+            net: None,
             threads: None,
             transport: Arc::clone(&transport),
             identity: Arc::clone(&identity),
@@ -241,7 +244,9 @@ impl Recovery {
         net.wait_admitted(core.config.found_timeout.get())?;
         wired.threads = Some(Threads::start(parts, Arc::clone(&router), &clock)?);
         router.open();
-        wired.ticker = Some(Ticker::start(Arc::clone(&core), Arc::new(net), builder.dir)?);
+        let net = Arc::new(net);
+        wired.ticker = Some(Ticker::start(Arc::clone(&core), Arc::clone(&net) as _, builder.dir)?);
+        wired.net = Some(net);
         let engine = Engine::new(core, wired);
         if let Some(listener) = admin {
             let server = listener.serve(AdminApi::new(&engine))?;
@@ -313,6 +318,14 @@ impl Upkeep for Net {
     }
 }
 
+impl Directory for Net {
+    fn peers(&self) -> Vec<Peer> {
+        let peer =
+            |p: PeerView| Peer { link: self.transport.link(p.node), node: p.node, address: p.listen, advert: p.advert };
+        self.identity.peers().into_iter().map(peer).collect()
+    }
+}
+
 /// The host's resolver as the transport asks; where it has no answer, what the peer told itself.
 struct Names {
     given: Option<Arc<dyn Resolver>>,
@@ -350,10 +363,9 @@ impl Wired {
         self.admin.as_ref().map(AdminServer::addr)
     }
 
-    pub(crate) fn peers(&self) -> Vec<Peer> {
-        let peer =
-            |p: PeerView| Peer { link: self.transport.link(p.node), node: p.node, address: p.listen, advert: p.advert };
-        self.identity.peers().into_iter().map(peer).collect()
+    /// For looks that do not keep this alive.
+    pub(crate) fn directory(&self) -> Option<Weak<dyn Directory>> {
+        self.net.as_ref().map(|net| Arc::downgrade(net) as Weak<dyn Directory>)
     }
 
     /// Ends everything, on a thread of its own; what went wrong.
@@ -382,6 +394,7 @@ impl Wired {
         let mut problems = Vec::new();
         self.admin = None;
         self.ticker = None;
+        self.net = None;
         self.core.node.stop();
         if let Some(threads) = self.threads.take() {
             let panicked = threads.stop();

@@ -33,12 +33,16 @@ pub fn quick() -> Config {
 impl Cluster {
     /// Founded and running.
     pub async fn start(nodes: u64, make: fn(Builder) -> Builder) -> Cluster {
-        let held: Vec<TcpListener> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addrs = (1..).map(NodeId).zip(&held).map(|(n, l)| (n, l.local_addr().unwrap().to_string())).collect();
-        drop(held);
-        let mut cluster = Cluster { dir: tempfile::tempdir().unwrap(), addrs, engines: BTreeMap::new(), make };
+        let mut cluster = Cluster::prepare(nodes, make);
         cluster.open_all().await;
         cluster
+    }
+
+    /// Addresses and directories, nothing running.
+    pub fn prepare(nodes: u64, make: fn(Builder) -> Builder) -> Cluster {
+        let held: Vec<TcpListener> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addrs = (1..).map(NodeId).zip(&held).map(|(n, l)| (n, l.local_addr().unwrap().to_string())).collect();
+        Cluster { dir: tempfile::tempdir().unwrap(), addrs, engines: BTreeMap::new(), make }
     }
 
     pub fn ids(&self) -> BTreeSet<NodeId> {

@@ -12,8 +12,9 @@ use crate::proposal::{AdminDone, AdminSlot};
 use pontoon_raft::{BasicStatus, ReplicaId, SoftState, StateRole, Storage};
 use std::sync::Arc;
 
-/// Ticks between refreshes of what a leader shows of its followers.
-const FOLLOWERS_EVERY: Tick = 10;
+/// Ticks between refreshes of what a leader shows of its followers. CheckQuorum forgets who was active once per election
+/// timeout (10 ticks): the two must not fall together, or nobody would ever look active.
+const FOLLOWERS_EVERY: Tick = 7;
 
 /// Leadership of one group.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub(super) struct Leading {
     transfer: Option<(NodeId, Tick, Arc<dyn AdminSlot>)>,
     /// On a leader: how the others stand; refreshed every `FOLLOWERS_EVERY` ticks.
     followers: Vec<FollowerStatus>,
+    /// Who was active at the refresh before: CheckQuorum may have forgotten it since.
+    seen: Vec<ReplicaId>,
     /// When to refresh them.
     refresh_at: Tick,
     /// When disks may be named (again).
@@ -68,6 +71,7 @@ impl Replica {
         if led && soft.role != StateRole::Leader {
             self.proposals.set_give_up(Some(work.now + 2 * self.limits.election_ticks));
             self.leading.followers.clear();
+            self.leading.seen.clear();
         }
         if soft.role == StateRole::Leader {
             self.proposals.set_give_up(None);
@@ -94,6 +98,8 @@ impl Replica {
         if refreshed {
             self.leading.refresh_at = now + FOLLOWERS_EVERY;
             self.leading.followers = self.look_at_followers();
+            let progress = self.raft.status().progress.into_iter();
+            self.leading.seen = progress.filter(|(_, p)| p.active).map(|(replica, _)| replica).collect();
         }
         let leader = self.leader_hint();
         let record = &self.machine.record;
@@ -127,7 +133,7 @@ impl Replica {
             node: self.machine.record.node_of(replica),
             matched: p.matched,
             flow: p.state,
-            active: p.active,
+            active: p.active || self.leading.seen.contains(&replica),
             learner: p.learner,
         };
         self.raft.status().progress.into_iter().filter(|p| p.0 != self.id).map(look).collect()

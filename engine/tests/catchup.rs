@@ -1,0 +1,95 @@
+//! Laggards get snapshots of the key-value store, and leaders even out, on three real nodes.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Cluster, PATIENCE, get, kv, put, quick};
+use pontoon::NodeId;
+use pontoon::config::{Size, Span};
+use pontoon::kv::{KvDigest, KvMachine};
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_far_behind_gets_a_snapshot_and_has_the_same_contents() {
+    let mut cluster = Cluster::start(3, |b| {
+        let mut config = quick();
+        config.raft.log_keep = Size::bytes(1 << 10);
+        config.raft.durable_every = Span::millis(100);
+        kv(b.config(config))
+    })
+    .await;
+    cluster.create::<KvMachine>(1, "kv").await;
+    put(&cluster, 1, "a", "1").await;
+    cluster.stop(NodeId(3), common::hard()).await;
+    let value = "v".repeat(1000);
+    for i in 0..300 {
+        put(&cluster, 1, &format!("k{}", i % 100), &format!("{i}{value}")).await;
+    }
+    for node in [1, 2] {
+        let group = cluster.group::<KvMachine>(NodeId(node), 1);
+        group.wait(|s| s.first.0 > 100, PATIENCE).await.unwrap();
+    }
+    let back = cluster.builder(NodeId(3)).open().await.unwrap();
+    cluster.engines.insert(NodeId(3), back);
+    assert_eq!(get(&cluster, NodeId(3), 1, "k99").await, Some(format!("299{value}")));
+    assert!(cluster.group::<KvMachine>(NodeId(3), 1).status().generation.0 > 0, "an install");
+
+    put(&cluster, 1, "last", "1").await;
+    let digests = same_digests(&cluster).await;
+    assert_eq!(digests.pairs, 102);
+
+    // What was installed survives a restart of all, and so does what came after it.
+    cluster.stop_all().await;
+    cluster.open_all().await;
+    for node in cluster.ids() {
+        assert_eq!(get(&cluster, node, 1, "k0").await, Some(format!("200{value}")));
+        assert_eq!(get(&cluster, node, 1, "last").await.as_deref(), Some("1"));
+    }
+    assert_eq!(same_digests(&cluster).await.hash, digests.hash);
+    cluster.stop_all().await;
+}
+
+/// The digest that all replicas agree on at one applied index.
+async fn same_digests(cluster: &Cluster) -> KvDigest {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut found = Vec::new();
+        for node in cluster.ids() {
+            let view = cluster.group::<KvMachine>(node, 1).read(pontoon::Read::Local { max_staleness: None }).await;
+            found.push(view.unwrap().digest().unwrap());
+        }
+        if found.iter().all(|d| d.applied == found[0].applied) {
+            assert!(found.iter().all(|d| *d == found[0]), "{found:?}");
+            return found[0];
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaders_even_out_after_a_node_was_away() {
+    let mut cluster = Cluster::start(3, kv).await;
+    for group in 1..=9 {
+        cluster.create::<KvMachine>(group, "kv").await;
+    }
+    for group in 1..=9 {
+        put(&cluster, group, "a", "1").await;
+    }
+    cluster.stop(NodeId(1), common::hard()).await;
+    for group in 1..=9 {
+        put(&cluster, group, "a", "2").await;
+    }
+    let back = cluster.builder(NodeId(1)).open().await.unwrap();
+    cluster.engines.insert(NodeId(1), back);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let led: Vec<usize> = cluster.engines.values().map(|e| e.health().led).collect();
+        if led.iter().all(|n| (2..=4).contains(n)) && led.iter().sum::<usize>() == 9 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{led:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.stop_all().await;
+}
