@@ -52,6 +52,8 @@ pub(super) struct Running {
     pub(super) parts: Vec<Box<dyn Active>>,
     /// When each part turns next.
     pub(super) wake: Vec<Option<Instant>>,
+    /// Does the next turn come because of letters? (A turn that comes by time takes letters, too.)
+    pub(super) expected: Vec<bool>,
     /// Place of the writer in `parts`.
     pub(super) writer: usize,
     pub(super) tap: Tap,
@@ -150,9 +152,9 @@ impl SimNode {
         let (parts, writer) = line_up(parts);
         router.open();
         net.listen(me, power.clone(), router);
-        let wake = vec![None; parts.len()];
+        let (wake, expected) = (vec![None; parts.len()], vec![false; parts.len()]);
         let events = handle.events();
-        self.up = Some(Running { power, handle, parts, wake, writer, tap, events });
+        self.up = Some(Running { power, handle, parts, wake, expected, writer, tap, events });
         Ok(true)
     }
 

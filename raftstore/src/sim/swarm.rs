@@ -138,10 +138,10 @@ impl Swarm {
     }
 }
 
-/// About two thirds of all faults; at least a crash and a cut.
+/// About two thirds of all faults; at least crashes and a cut.
 fn faults(rng: &mut Rng) -> Vec<(Fault, u64)> {
     let mut list: Vec<_> = Fault::ALL.iter().copied().filter(|_| rng.chance(650)).collect();
-    for needed in [(Fault::CrashAtPoint, 10), (Fault::Split, 5)] {
+    for needed in [(Fault::CrashNow, 8), (Fault::CrashAtPoint, 10), (Fault::Split, 5)] {
         if !list.iter().any(|f| f.0 == needed.0) {
             list.push(needed);
         }

@@ -233,7 +233,7 @@ impl World {
             up.wake[part] = None;
             return self.arm(id, part, held);
         }
-        up.wake[part] = None;
+        (up.wake[part], up.expected[part]) = (None, false);
         let turned = catch_unwind(AssertUnwindSafe(|| up.parts[part].turn(now)));
         let name = up.parts[part].name();
         if part == up.writer {
@@ -244,7 +244,8 @@ impl World {
         };
         self.trace.update_u64(id.0 << 32 | (part as u64) << 1 | u64::from(turn.worked));
         self.after(id);
-        if turn.worked {
+        let expected = self.nodes[&id].up.as_ref().is_some_and(|up| up.expected[part]);
+        if turn.worked && !expected {
             let again = self.delay_of(id, part);
             self.arm(id, part, again);
         } else if turn.next != Instant::NEVER {
@@ -430,11 +431,13 @@ impl World {
             up.handle.router().mail().waiting(&mut waiting);
             waiting[up.writer] = up.tap.is_waiting();
             for (part, has_letters) in waiting.iter().enumerate() {
-                let turns_soon = self.nodes[&id].up.as_ref().and_then(|up| up.wake[part]);
-                let far = turns_soon.is_none_or(|at| at > self.now.after(Duration::from_millis(1)));
-                if *has_letters && far && !(self.writes(id, part) && turns_soon.is_some()) {
+                let expected = self.nodes[&id].up.as_ref().is_some_and(|up| up.expected[part]);
+                if *has_letters && !expected {
                     let at = self.delay_of(id, part);
                     self.arm(id, part, at);
+                    if let Some(up) = self.nodes.get_mut(&id).and_then(|n| n.up.as_mut()) {
+                        up.expected[part] = true;
+                    }
                 }
             }
         }
@@ -504,6 +507,9 @@ impl World {
 
     fn started(&mut self, id: NodeId, power: &Arc<Power>) {
         self.count("starts");
+        if !power.is_on() {
+            return self.after(id);
+        }
         let groups = self.nodes[&id].up.as_ref().map(|up| up.handle.groups()).unwrap_or_default();
         if let Some(stopped) = groups.iter().find(|g| g.quarantined.is_some()) {
             return self.check(Err(format!(
