@@ -39,11 +39,9 @@ fn builder() -> Option<PrometheusBuilder> {
         .ok()
 }
 
-/// Gauges that are sums over groups: set once a second, so that a scrape costs nothing per group.
+/// Gauges that are sums over groups: set once a second, so that a scrape costs nothing per group. Groups by role and
+/// without a leader are the pollers' own gauges.
 pub(crate) struct Sums {
-    leading: metrics::Gauge,
-    following: metrics::Gauge,
-    leaderless: metrics::Gauge,
     quarantined: metrics::Gauge,
     lag: metrics::Gauge,
     ready: metrics::Gauge,
@@ -54,9 +52,6 @@ impl Sums {
     pub(crate) fn new() -> Sums {
         metrics::gauge!("pontoon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Sums {
-            leading: metrics::gauge!("pontoon_groups", "role" => "leader"),
-            following: metrics::gauge!("pontoon_groups", "role" => "other"),
-            leaderless: metrics::gauge!("pontoon_groups_without_leader"),
             quarantined: metrics::gauge!("pontoon_groups_quarantined"),
             lag: metrics::gauge!("pontoon_apply_lag_entries_max"),
             ready: metrics::gauge!("pontoon_ready"),
@@ -68,9 +63,6 @@ impl Sums {
         let health = crate::health::Health::of(core);
         let lag = |s: &mut pontoon_raftstore::group_status::GroupStatus| s.commit.0.saturating_sub(s.applied.0);
         let lag = core.node.router().cells().iter().map(|c| c.with_status(lag)).max().unwrap_or(0);
-        self.leading.set(health.led as f64);
-        self.following.set((health.groups - health.led) as f64);
-        self.leaderless.set(health.leaderless as f64);
         self.quarantined.set(health.quarantined as f64);
         self.lag.set(lag as f64);
         self.pending.set(core.pending.load(Ordering::Relaxed) as f64);

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// What `Node` needs to know besides its seams. `Config::default()` runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Threads that own groups. Default: 1 per 2 cores, at least 1 (set by the engine). Raise when `poller_busy` nears 1.
+    /// Threads that own groups. Default: 1 per 2 cores, at least 1 (set by the engine). Raise when they are busy all the time.
     pub pollers: usize,
-    /// Threads that run state machines. Default 1. Raise when `apply_wait` grows.
+    /// Threads that run state machines. Default 1. Raise when `pontoon_apply_lag_entries_max` stays high.
     pub appliers: usize,
     /// Length of a tick. Default 100 ms. Same on all nodes.
     pub tick: Duration,

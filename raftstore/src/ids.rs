@@ -63,13 +63,3 @@ pub struct BootEpoch {
 /// Index of a poller of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PollerId(pub u32);
-
-/// Where a replica stands in its poller's slab. `tag` grows with every reuse of the place, so that a stale
-/// slot is recognised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Slot {
-    /// Place in the slab.
-    pub at: u32,
-    /// Which tenant of the place.
-    pub tag: u32,
-}

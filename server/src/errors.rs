@@ -6,23 +6,38 @@
 use crate::node::ServerNode;
 use crate::resp::Reply;
 use pontoon::kv::KvMachine;
-use pontoon::{Group, GroupError, Lost, ProposeError, ReadError};
+use pontoon::{Group, GroupError, Lost, NodeId, ProposeError, ReadError};
+
+/// What a client is told.
+#[derive(Debug, PartialEq)]
+enum Told {
+    /// Ask that node: `MOVED`.
+    Ask(NodeId),
+    /// This.
+    Text(String),
+}
 
 /// The reply to a write that was not acknowledged.
 pub(crate) fn propose_error(error: &ProposeError, slot: u16, node: &ServerNode) -> Reply {
-    match error {
-        ProposeError::NotLeader { leader: Some(hint) } => node.moved(hint.node, slot),
-        ProposeError::NotLeader { leader: None } => no_leader(),
-        ProposeError::Fenced { .. } => Reply::error("TRYAGAIN the leader has changed, nothing was appended"),
-        ProposeError::Overloaded(limit) => Reply::error(format!("TRYAGAIN overloaded: {limit:?}")),
-        ProposeError::Transferring { to } => Reply::error(format!("TRYAGAIN leadership is moving to node {to}")),
-        ProposeError::TooLarge(size, limit) => {
-            Reply::error(format!("ERR command of {size} bytes is over the limit of {limit}"))
-        }
-        ProposeError::Group(error) => group_error(error),
-        ProposeError::OutcomeUnknown { why, .. } => Reply::error(format!("ERR outcome unknown: {}", lost(*why))),
-        other => Reply::error(format!("ERR outcome unknown: {other}")),
+    match told(error) {
+        Told::Ask(leader) => node.moved(leader, slot),
+        Told::Text(text) => Reply::Error(text),
     }
+}
+
+fn told(error: &ProposeError) -> Told {
+    Told::Text(match error {
+        ProposeError::NotLeader { leader: Some(hint) } => return Told::Ask(hint.node),
+        ProposeError::NotLeader { leader: None } => NO_LEADER.to_owned(),
+        ProposeError::Fenced { .. } => "TRYAGAIN the leader has changed, nothing was appended".to_owned(),
+        ProposeError::Overloaded(limit) => format!("TRYAGAIN overloaded: {limit:?}"),
+        ProposeError::Transferring { to } => format!("TRYAGAIN leadership is moving to node {to}"),
+        ProposeError::TooLarge(size, limit) => format!("ERR command of {size} bytes is over the limit of {limit}"),
+        ProposeError::Group(error) => group_text(error),
+        ProposeError::OutcomeUnknown { why, .. } => format!("ERR outcome unknown: {}", lost(*why)),
+        other if other.never_appended() => format!("ERR {other}"),
+        other => format!("ERR outcome unknown: {other}"),
+    })
 }
 
 /// The reply to a read that was not served.
@@ -32,17 +47,19 @@ pub(crate) fn read_error(error: &ReadError, slot: u16, node: &ServerNode, group:
         ReadError::Unconfirmed if node.leads(group) => Reply::error("CLUSTERDOWN no quorum confirmed the read in time"),
         ReadError::Unconfirmed => node.not_leader(group, slot),
         ReadError::Overloaded(limit) => Reply::error(format!("TRYAGAIN overloaded: {limit:?}")),
-        ReadError::Group(error) => group_error(error),
+        ReadError::Group(error) => Reply::Error(group_text(error)),
         other => Reply::error(format!("TRYAGAIN {other}")),
     }
 }
 
+const NO_LEADER: &str = "CLUSTERDOWN Hash slot not served: no leader is known";
+
 pub(crate) fn no_leader() -> Reply {
-    Reply::error("CLUSTERDOWN Hash slot not served: no leader is known")
+    Reply::error(NO_LEADER)
 }
 
-fn group_error(error: &GroupError) -> Reply {
-    Reply::error(format!("CLUSTERDOWN Hash slot not served here: {error}"))
+fn group_text(error: &GroupError) -> String {
+    format!("CLUSTERDOWN Hash slot not served here: {error}")
 }
 
 fn lost(why: Lost) -> &'static str {
@@ -52,5 +69,34 @@ fn lost(why: Lost) -> &'static str {
         Lost::Overwritten => "another leader's entry took its place",
         Lost::ReplicaStopped => "this replica stopped",
         _ => "the command may or may not have taken effect",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pontoon::{GroupId, LeaderHint, Limit, Term};
+
+    #[test]
+    fn only_what_was_never_appended_may_be_retried() {
+        let all = [
+            ProposeError::NotLeader { leader: None },
+            ProposeError::Overloaded(Limit::Wal),
+            ProposeError::Transferring { to: NodeId(2) },
+            ProposeError::TooLarge(9, 8),
+            ProposeError::Fenced { now: Term(3) },
+            ProposeError::Group(GroupError::NotFound(GroupId(1))),
+            ProposeError::OutcomeUnknown { why: Lost::Leadership, at: None },
+            ProposeError::OutcomeUnknown { why: Lost::Timeout, at: None },
+            ProposeError::OutcomeUnknown { why: Lost::Overwritten, at: None },
+            ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, at: None },
+        ];
+        for error in all {
+            let Told::Text(text) = told(&error) else { panic!("{error:?} names no node") };
+            assert_eq!(text.starts_with("ERR outcome unknown: "), !error.never_appended(), "{error:?}: {text}");
+            assert!(text.starts_with(|c: char| c.is_ascii_uppercase()) && !text.contains('\n'), "{text}");
+        }
+        let hint = LeaderHint { node: NodeId(3), term: Term(1) };
+        assert_eq!(told(&ProposeError::NotLeader { leader: Some(hint) }), Told::Ask(NodeId(3)));
     }
 }

@@ -214,7 +214,7 @@ async fn run(options: &ServeOptions, checked: Checked) -> Result<(), Failure> {
     let mut int = signal(SignalKind::interrupt()).map_err(|e| Failure::Failed(e.to_string()))?;
     tokio::select! {
         result = accept(listener, Arc::clone(&node)) => result,
-        why = poisoned(&mut events) => Err(Failure::Failed(format!("this node promises nothing any more: {why}"))),
+        why = poisoned(&node.engine, &mut events) => Err(Failure::Failed(format!("this node promises nothing any more: {why}"))),
         _ = term.recv() => shut_down(&node).await,
         _ = int.recv() => shut_down(&node).await,
     }
@@ -271,12 +271,14 @@ async fn accept(listener: TcpListener, node: Arc<ServerNode>) -> Result<(), Fail
     }
 }
 
-async fn poisoned(events: &mut pontoon::Events) -> String {
+/// Why the node promises nothing any more. The state counts, not the event: a busy listener may lose events.
+async fn poisoned(engine: &Engine, events: &mut pontoon::Events) -> String {
     loop {
-        match events.next(LISTEN).await {
-            Some(Event::Poisoned(why)) => return why,
-            Some(Event::Quarantined { group, why }) => tracing::error!(%group, why, "replica quarantined"),
-            _ => {}
+        if let Some(why) = engine.poisoned() {
+            return why;
+        }
+        if let Some(Event::Quarantined { group, why }) = events.next(LISTEN).await {
+            tracing::error!(%group, why, "replica quarantined");
         }
     }
 }

@@ -46,6 +46,7 @@ pub(crate) async fn all_led(nodes: &Nodes) {
 /// Clients under way; each has one command in flight.
 pub(crate) struct Clients {
     stop: Arc<AtomicBool>,
+    /// Writes, not reads.
     pub(crate) acknowledged: Arc<AtomicU64>,
     refused: Arc<AtomicU64>,
     running: JoinSet<Vec<KvCall>>,
@@ -127,7 +128,10 @@ impl Seen {
     }
 
     pub(crate) fn report(&self, what: &str) {
-        println!("{what}: {} acknowledged, {} refused, {} unknown", self.acknowledged, self.refused, self.unknown);
+        println!(
+            "{what}: {} writes acknowledged, {} commands refused, {} unknown",
+            self.acknowledged, self.refused, self.unknown
+        );
     }
 }
 
@@ -164,7 +168,7 @@ impl Client {
             match connection.call(args[1], &args).await {
                 Answer::Done(value) => {
                     let ret = to_ret(&op, value);
-                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    self.acknowledged.fetch_add(u64::from(!op.is_read()), Ordering::Relaxed);
                     history.push(KvCall { op, began, ended: Some((micros(self.began), ret)) });
                 }
                 Answer::Unknown(_) => {
