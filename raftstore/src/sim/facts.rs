@@ -25,8 +25,8 @@ struct Group {
     leader_commits: BTreeMap<Term, Index>,
     /// Every entry ever written or sent: contents and the term before it.
     entries: BTreeMap<(Index, Term), (u64, Option<Term>)>,
-    /// Committed: the term at each index.
-    committed: BTreeMap<Index, Term>,
+    /// Committed: at each index the entry's term, and the latest term that had a leader when it was seen as committed.
+    committed: BTreeMap<Index, (Term, Term)>,
 }
 
 /// All that is known.
@@ -92,14 +92,17 @@ impl Facts {
     fn on_committed(&mut self, nodes: &Nodes, group: GroupId, pos: LogPos) -> Result<(), String> {
         let known = self.groups.entry(group).or_default();
         match known.committed.get(&pos.index) {
-            Some(term) if *term == pos.term => return Ok(()),
-            Some(term) => {
+            Some((term, _)) if *term == pos.term => return Ok(()),
+            Some((term, _)) => {
                 return Err(format!(
                     "state-machine safety: group {group} committed terms {term} and {} at {}",
                     pos.term, pos.index
                 ));
             }
-            None => known.committed.insert(pos.index, pos.term),
+            None => {
+                let newest = known.leaders.last_key_value().map_or(pos.term, |(term, _)| *term);
+                known.committed.insert(pos.index, (pos.term, newest))
+            }
         };
         self.check_quorum(nodes, group, pos)
     }
@@ -141,27 +144,27 @@ impl Facts {
             if let SnapshotFrame::Chunk(chunk) = frame
                 && let Some(header) = chunk.header
             {
-                self.on_leader(nodes, node, &header.message)?;
+                self.on_leader(node, &header.message)?;
             }
             return Ok(());
         }
         let messages = decode_messages(packet.body.clone()).map_err(|e| format!("a node sends nonsense: {e}"))?;
         messages.iter().try_for_each(|m| {
-            self.on_message(nodes, node, m).map_err(|why| format!("node {}, group {}: {why}", node.id, m.group))
+            self.on_message(node, m).map_err(|why| format!("node {}, group {}: {why}", node.id, m.group))
         })
     }
 
-    fn on_message(&mut self, nodes: &Nodes, node: &SimNode, m: &GroupMessage) -> Result<(), String> {
+    fn on_message(&mut self, node: &SimNode, m: &GroupMessage) -> Result<(), String> {
         let message = &m.message;
         match &message.body {
             Body::AppendResp(resp) if resp.reject.is_none() => self.on_ack(node, m, resp.index),
             Body::VoteResp { reject: false } => self.on_vote(node, m, message.to),
             Body::Vote(_) => self.on_vote(node, m, message.from),
             Body::Append(append) => {
-                self.on_leader(nodes, node, m)?;
+                self.on_leader(node, m)?;
                 self.on_append(node, m, append)
             }
-            Body::Heartbeat { .. } => self.on_leader(nodes, node, m),
+            Body::Heartbeat { .. } => self.on_leader(node, m),
             _ => Ok(()),
         }
     }
@@ -191,7 +194,7 @@ impl Facts {
     }
 
     /// Election safety and leader completeness.
-    fn on_leader(&mut self, nodes: &Nodes, node: &SimNode, m: &GroupMessage) -> Result<(), String> {
+    fn on_leader(&mut self, node: &SimNode, m: &GroupMessage) -> Result<(), String> {
         let (term, from) = (m.message.term, m.message.from);
         let known = self.groups.entry(m.group).or_default();
         if let Some(leader) = known.leaders.get(&term) {
@@ -201,7 +204,7 @@ impl Facts {
         }
         known.leaders.insert(term, from);
         let earlier: Vec<LogPos> =
-            known.committed.iter().filter(|(_, t)| **t < term).map(|(i, t)| LogPos::new(*t, *i)).collect();
+            known.committed.iter().filter(|(_, t)| t.1 < term).map(|(i, t)| LogPos::new(t.0, *i)).collect();
         let base = node.disk.live(|i| i.groups.get(&m.group).map_or(Index::NONE, |g| g.truncated.pos.index));
         for pos in earlier.into_iter().filter(|p| p.index > base) {
             let own = node.term_in_sight(m.group, pos.index);
@@ -210,7 +213,6 @@ impl Facts {
             })?;
         }
         self.count("election safety");
-        let _unused = nodes;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use super::story::Story;
 use super::swarm::Swarm;
 use super::verdict::{Report, Verdict};
 use crate::codec::Digest;
-use crate::env::Instant;
+use crate::env::{GroupOp, Instant};
 use crate::events::Event;
 use crate::group_spec::GroupSpec;
 use crate::ids::{GroupId, Index, NodeId};
@@ -385,8 +385,12 @@ impl World {
         let node = &self.nodes[&id];
         let Some(up) = &node.up else { return };
         let new = up.tap.in_flight.iter().skip(up.tap.in_flight.len().saturating_sub(came));
-        for (group, op) in new.flatten() {
-            self.facts.on_handed(node, *group, op);
+        for batch in new {
+            // What waited behind an install was appended earlier, when less was known.
+            let installs = |g: &GroupId| batch.iter().any(|(i, op)| i == g && matches!(op, GroupOp::Install { .. }));
+            for (group, op) in batch.iter().filter(|(g, _)| !installs(g)) {
+                self.facts.on_handed(node, *group, op);
+            }
         }
     }
 
