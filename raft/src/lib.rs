@@ -58,6 +58,7 @@ mod log;
 mod mem_storage;
 mod membership;
 mod message;
+pub mod mutant;
 pub mod quorum;
 mod raft;
 mod raw_node;

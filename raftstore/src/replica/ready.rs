@@ -11,6 +11,7 @@ use crate::ids::{BatchSeq, LogPos, ReplicaId};
 use crate::log_cache::weight;
 use crate::proposal::AdminDone;
 use crate::task::GroupMessage;
+use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{Body, ConfState, Entry, HardState, Message, Ready, ReadyNumber};
 use std::collections::VecDeque;
 
@@ -106,13 +107,18 @@ impl Replica {
     /// Same, with the entries charged to the budget already.
     pub(super) fn write_now(&mut self, write: ToWrite, work: &mut Work) {
         let ToWrite { number, entries, hard_state, must_sync, awaits_persist } = write;
-        if let Some(hs) = hard_state {
+        let dropped = mutant::is(Mutant::DropLazyCommit) && !must_sync && entries.is_empty();
+        if let Some(hs) = hard_state.filter(|_| !dropped) {
             self.writes.lazy = Some(hs);
         }
         if must_sync || !entries.is_empty() {
-            let hard_state = self.writes.lazy.take();
+            let hard_state = self.writes.lazy.take().map(without_vote_if_mutant);
             work.tally.entries += entries.len() as u64;
             self.put(GroupOp::Append { entries: entries.clone(), hard_state }, true, work);
+            if mutant::is(Mutant::AckBeforeSync) {
+                self.raft.storage_mut().append(entries);
+                return self.persisted(number, work);
+            }
             self.writes.queue.push_back((work.seq, Write::Ready { number, entries }));
         } else if awaits_persist {
             // Nothing of its own to write: it is persisted with what went before.
@@ -192,6 +198,10 @@ impl Replica {
             done.done(Ok(AdminDone::Buried(next_replica)));
         }
     }
+}
+
+fn without_vote_if_mutant(hs: HardState) -> HardState {
+    if mutant::is(Mutant::VoteNotPersisted) { HardState { vote: ReplicaId::NONE, ..hs } } else { hs }
 }
 
 impl Drop for Replica {

@@ -7,6 +7,7 @@
 use super::{Phase, Replica, Work};
 use crate::env::{GroupOp, Truncation};
 use crate::ids::{Index, LogPos};
+use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{FlowState, StateRole};
 
 /// The node-wide sum of kept log, in units of `log_keep`.
@@ -36,7 +37,10 @@ impl Replica {
         let storage = self.raft.storage();
         let first = storage.truncated().pos.index;
         let bytes = storage.log_bytes();
-        let durable = self.machine.durable.index;
+        let durable = match mutant::is(Mutant::TruncateAheadOfDurable) {
+            true => self.machine.applied(),
+            false => self.machine.durable.index,
+        };
         if bytes < keep / WORTH || durable <= first {
             return None;
         }
