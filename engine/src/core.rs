@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::erased::KindHooks;
 use crate::group::AdminAnswer;
+use crate::metrics::Meters;
 use crate::oneshot::Within;
 use crate::read::Waiting;
 use crate::timer::Timer;
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) timer: Arc<Timer>,
     /// Commands handed in and not answered.
     pub(crate) pending: Arc<AtomicUsize>,
+    /// What becomes of proposals.
+    pub(crate) meters: Meters,
     /// Registered kinds by name.
     pub(crate) kinds: BTreeMap<String, Arc<dyn KindHooks>>,
     /// When the last confirmed linearizable read of a group began here. At most one entry per group of this node.
@@ -48,7 +51,16 @@ impl Core {
         timer: Arc<Timer>,
         kinds: BTreeMap<String, Arc<dyn KindHooks>>,
     ) -> Core {
-        Core { me, config, node, timer, pending: Arc::default(), kinds, confirmed: Mutex::default() }
+        Core {
+            me,
+            config,
+            node,
+            timer,
+            pending: Arc::default(),
+            meters: Meters::new(),
+            kinds,
+            confirmed: Mutex::default(),
+        }
     }
 
     pub(crate) fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {

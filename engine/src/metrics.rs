@@ -5,8 +5,10 @@
 
 use crate::core::Core;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use pontoon_raftstore::error::{GroupError, Limit, Lost, ProposeError};
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -37,6 +39,62 @@ fn builder() -> Option<PrometheusBuilder> {
         .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds))
         .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &bytes))
         .ok()
+}
+
+/// Proposals whose duration is kept: one in so many, the same share of fast and slow ones.
+const SAMPLE: u64 = 64;
+/// Why a proposal was refused at the door, and why one that was handed in has no answer.
+const REFUSED: [&str; 8] =
+    ["not_leader", "overloaded", "disk_full", "transferring", "too_large", "fenced", "no_group", "shutdown"];
+const FAILED: [&str; 4] = ["leader_lost", "overwritten", "timeout", "stopped"];
+
+/// What becomes of proposals. Registered at the start, so that the first error shows as a rate.
+pub(crate) struct Meters {
+    /// Numbers proposals, for sampling.
+    applied: AtomicU64,
+    seconds: metrics::Histogram,
+    refused: [metrics::Counter; REFUSED.len()],
+    failed: [metrics::Counter; FAILED.len()],
+}
+
+impl Meters {
+    pub(crate) fn new() -> Meters {
+        Meters {
+            applied: AtomicU64::new(0),
+            seconds: metrics::histogram!("pontoon_proposal_duration_seconds"),
+            refused: REFUSED.map(|r| metrics::counter!("pontoon_proposals_rejected_total", "reason" => r)),
+            failed: FAILED.map(|r| metrics::counter!("pontoon_proposals_failed_total", "reason" => r)),
+        }
+    }
+
+    pub(crate) fn on_applied(&self, began: Instant) {
+        if self.applied.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE) {
+            self.seconds.record(began.elapsed());
+        }
+    }
+
+    pub(crate) fn on_error(&self, error: &ProposeError) {
+        let refused = match error {
+            ProposeError::OutcomeUnknown { why, .. } => {
+                let at = match why {
+                    Lost::Leadership => 0,
+                    Lost::Overwritten => 1,
+                    Lost::Timeout => 2,
+                    _ => 3,
+                };
+                return self.failed[at].increment(1);
+            }
+            ProposeError::NotLeader { .. } => 0,
+            ProposeError::Overloaded(Limit::DiskFull) => 2,
+            ProposeError::Overloaded(_) => 1,
+            ProposeError::Transferring { .. } => 3,
+            ProposeError::Fenced { .. } => 5,
+            ProposeError::Group(GroupError::ShuttingDown) => 7,
+            ProposeError::Group(_) => 6,
+            _ => 4,
+        };
+        self.refused[refused].increment(1);
+    }
 }
 
 /// Gauges that are sums over groups: set once a second, so that a scrape costs nothing per group. Groups by role and

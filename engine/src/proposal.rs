@@ -84,6 +84,8 @@ pub struct Proposal<R> {
     if_term: Option<Term>,
     /// Wait for admission?
     patient: bool,
+    /// When it was made.
+    began: Instant,
     /// Give up then.
     deadline: Instant,
     /// Rings at the deadline, or at the next try.
@@ -99,8 +101,8 @@ enum State<R> {
     Answer(Arc<Slot<R>>),
     /// The next try.
     Retry(Instant),
-    /// Refused at the door.
-    Refused(ProposeError),
+    /// The error.
+    Failed(ProposeError),
 }
 
 impl<R: Send + 'static> Proposal<R> {
@@ -112,16 +114,18 @@ impl<R: Send + 'static> Proposal<R> {
         if_term: Option<Term>,
         patient: bool,
     ) -> Proposal<R> {
+        let began = Instant::now();
         let mut proposal = Proposal {
             core: Arc::clone(core),
             group,
             command,
             if_term,
             patient,
-            deadline: Instant::now() + core.config.request_timeout.get(),
+            began,
+            deadline: began + core.config.request_timeout.get(),
             alarm: Alarm::new(&core.timer),
             backoff: MIN_BACKOFF,
-            state: State::Retry(Instant::now()),
+            state: State::Retry(began),
         };
         proposal.hand_in();
         proposal
@@ -138,7 +142,7 @@ impl<R: Send + 'static> Proposal<R> {
     /// The error met at the door, if any: `try_propose` returns it at once.
     pub(crate) fn refused(self) -> Result<Proposal<R>, ProposeError> {
         match self.state {
-            State::Refused(error) => Err(error),
+            State::Failed(error) => Err(error),
             _ => Ok(self),
         }
     }
@@ -152,16 +156,17 @@ impl<R: Send + 'static> Proposal<R> {
             Err(error) => {
                 // Nobody else has the slot: it is counted no more.
                 slot.fail(error.clone());
-                self.on_refused(error)
+                self.on_error(error)
             }
         };
     }
 
-    /// Overload is waited out by the patient until their deadline; nothing was appended.
-    fn on_refused(&mut self, error: ProposeError) -> State<R> {
+    /// Overload is waited out by the patient until their deadline: nothing was appended. All else is final.
+    fn on_error(&mut self, error: ProposeError) -> State<R> {
         let now = Instant::now();
         if !self.patient || !matches!(error, ProposeError::Overloaded(_)) || now + self.backoff > self.deadline {
-            return State::Refused(error);
+            self.core.meters.on_error(&error);
+            return State::Failed(error);
         }
         let again = now + self.backoff;
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
@@ -179,7 +184,7 @@ impl<R: Send + 'static> Future for Proposal<R> {
         let this = &mut *self;
         loop {
             match &this.state {
-                State::Refused(error) => return Poll::Ready(Err(error.clone())),
+                State::Failed(error) => return Poll::Ready(Err(error.clone())),
                 State::Retry(at) => {
                     if this.alarm.poll(*at, cx).is_pending() {
                         return Poll::Pending;
@@ -189,12 +194,16 @@ impl<R: Send + 'static> Future for Proposal<R> {
                 State::Answer(slot) => match slot.answer.poll_take(cx) {
                     Poll::Ready(Ok(applied)) => {
                         this.alarm.reset();
+                        this.core.meters.on_applied(this.began);
                         return Poll::Ready(Ok(applied));
                     }
-                    Poll::Ready(Err(error)) => this.state = this.on_refused(error),
+                    Poll::Ready(Err(error)) => this.state = this.on_error(error),
                     Poll::Pending => {
-                        let timed_out = this.alarm.poll(this.deadline, cx);
-                        return timed_out.map(|()| Err(ProposeError::OutcomeUnknown { why: Lost::Timeout, at: None }));
+                        if this.alarm.poll(this.deadline, cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                        let error = ProposeError::OutcomeUnknown { why: Lost::Timeout, at: None };
+                        this.state = this.on_error(error);
                     }
                 },
             }

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use rocksdb::WriteBatch;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes that a restore writes at once.
 const RESTORE_BATCH: usize = 4 << 20;
@@ -47,11 +48,13 @@ pub struct KvMachine {
     shared: Arc<Shared>,
     /// Whose contents.
     owner: Owner,
+    /// Tells readers that the contents are gone. Set before anything is erased.
+    retired: Arc<AtomicBool>,
 }
 
 impl KvMachine {
     pub(super) fn new(shared: Arc<Shared>, owner: Owner) -> KvMachine {
-        KvMachine { shared, owner }
+        KvMachine { shared, owner, retired: Arc::default() }
     }
 
     fn value(&self, stage: &KvStage, key: &[u8]) -> Result<Option<Bytes>, SmError> {
@@ -170,7 +173,7 @@ impl StateMachine for KvMachine {
     }
 
     fn reader(&self) -> KvReader {
-        KvReader::new(Arc::clone(&self.shared.db), self.owner)
+        KvReader::new(Arc::clone(&self.shared.db), self.owner, Arc::clone(&self.retired))
     }
 
     fn snapshot(&mut self) -> Result<KvSnapshot, SmError> {
@@ -197,6 +200,7 @@ impl StateMachine for KvMachine {
     }
 
     fn destroy(self) -> Result<(), SmError> {
+        self.retired.store(true, Ordering::Release);
         // Unflushed: the log store's tombstone outlives a crash, this does not, and `retain` does it again then.
         self.shared.db.erase(self.owner)
     }
