@@ -32,7 +32,9 @@ async fn a_node_far_behind_gets_a_snapshot_and_has_the_same_contents() {
     let back = cluster.builder(NodeId(3)).open().await.unwrap();
     cluster.engines.insert(NodeId(3), back);
     assert_eq!(get(&cluster, NodeId(3), 1, "k99").await, Some(format!("299{value}")));
-    assert!(cluster.group::<KvMachine>(NodeId(3), 1).status().generation.0 > 0, "an install");
+    // An install; the status copy follows at the end of the turn that answered the read.
+    let group = cluster.group::<KvMachine>(NodeId(3), 1);
+    group.wait(|s| s.generation.0 > 0, PATIENCE).await.unwrap();
 
     put(&cluster, 1, "last", "1").await;
     let digests = same_digests(&cluster).await;

@@ -98,6 +98,7 @@ async fn a_node_far_behind_gets_a_snapshot() {
         let found = get(&cluster, NodeId(3), key).await.unwrap();
         assert_eq!((found[0], found[1]), (key, 9));
     }
-    assert!(cluster.group::<Kv>(NodeId(3), 1).status().generation.0 > 0, "an install");
+    // An install; the status copy follows at the end of the turn that answered the read.
+    cluster.group::<Kv>(NodeId(3), 1).wait(|s| s.generation.0 > 0, PATIENCE).await.unwrap();
     cluster.stop_all().await;
 }
