@@ -6,7 +6,8 @@
  *
  * PAGECACHE_ROOT     directory to watch (canonical path)
  * PAGECACHE_JOURNAL  file for the records; "<journal>.d" keeps hard links of removed files
- * PAGECACHE_LIE      if set, fsync and fdatasync return 0 and settle nothing: the run must then lose data
+ * PAGECACHE_LIE      if set, fsync and fdatasync of files whose path ends with it (all, if it is empty) return 0 and settle
+ *                    nothing: the run must then lose data
  *
  * Not covered: mmap'ed writes and copy_file_range (the log store uses neither).
  */
@@ -49,7 +50,7 @@ static uint8_t *map;
 static volatile uint64_t *tail;
 static uint64_t inode_of[FDS]; /* 0: not watched */
 static uint64_t backup_count;
-static int lying;
+static const char *lie;
 
 static void die(const char *why) {
     dprintf(2, "pagecache shim: %s: %s\n", why, strerror(errno));
@@ -66,7 +67,7 @@ __attribute__((constructor)) static void start(void) {
     root_dev = s.st_dev;
     snprintf(backups, sizeof backups, "%s.d", j);
     mkdir(backups, 0700);
-    lying = getenv("PAGECACHE_LIE") != NULL;
+    lie = getenv("PAGECACHE_LIE");
     int fd = syscall(SYS_openat, AT_FDCWD, j, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) die("cannot create the journal");
     if (syscall(SYS_ftruncate, fd, CAPACITY)) die("cannot size the journal");
@@ -257,9 +258,17 @@ ssize_t writev(int fd, const struct iovec *v, int count) {
     return did;
 }
 
+static int lying(int fd) {
+    if (!lie) return 0;
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path), m = strlen(lie);
+    return n >= m && !memcmp(path + n - m, lie, m);
+}
+
 static int settled(int fd, long call) {
     if (!watched(fd)) return syscall(call, fd);
-    if (lying) {
+    if (lying(fd)) {
         pthread_mutex_lock(&lock);
         begin(LIED, inode_of[fd], 0)->done = 1;
         pthread_mutex_unlock(&lock);

@@ -10,7 +10,6 @@ use std::process::Command;
 /// The library, built.
 pub(crate) struct Shim {
     library: PathBuf,
-    one: PathBuf,
 }
 
 impl Shim {
@@ -22,7 +21,7 @@ impl Shim {
             Command::new("cc").args(["-O1", "-shared", "-fPIC", "-pthread", "-o"]).args([&library, &source]).output();
         let built = built.unwrap_or_else(|e| panic!("no C compiler (apt-get install gcc): {e}"));
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Shim { library, one: PathBuf::from("1") }
+        Shim { library }
     }
 
     /// Records of one start on `data`.
@@ -31,15 +30,15 @@ impl Shim {
         self.library.with_file_name(format!("{}.{round}.journal", name.display()))
     }
 
-    /// What a process on `data` is started with.
-    pub(crate) fn env(&self, data: &Path, round: &str, lie: bool) -> Vec<(&'static str, PathBuf)> {
+    /// What a process on `data` is started with. `lie`: ending of the paths whose syncs are left out; empty: of all.
+    pub(crate) fn env(&self, data: &Path, round: &str, lie: Option<&str>) -> Vec<(&'static str, PathBuf)> {
         std::fs::create_dir_all(data).unwrap();
         let mut env = vec![
             ("LD_PRELOAD", self.library.clone()),
             ("PAGECACHE_ROOT", data.canonicalize().unwrap()),
             ("PAGECACHE_JOURNAL", self.journal(data, round)),
         ];
-        env.extend(lie.then(|| ("PAGECACHE_LIE", self.one.clone())));
+        env.extend(lie.map(|of| ("PAGECACHE_LIE", PathBuf::from(of))));
         env
     }
 
@@ -95,7 +94,7 @@ mod proof {
 
     fn state_after(shim: &Shim, dir: &Path, seed: u64) -> std::path::PathBuf {
         let root = dir.join(format!("root-{seed}"));
-        let env = shim.env(&root, "r", false);
+        let env = shim.env(&root, "r", None);
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "shim::proof::child_writes"]).env(CHILD, &root).envs(env);
         let output = child.output().unwrap();
