@@ -1,7 +1,7 @@
 //! The only file that names the adapters: it brings log store, network, machines and node together, in order.
 //!
-//! Lock, addresses, log store, identity, machines, recovery, network, admission, threads: each step may refuse, and
-//! what was begun is undone by dropping it. Leaves to others: each part's own work.
+//! Lock, addresses, log store, identity, machines, recovery, network, admission, the peers' word, threads: each step may
+//! refuse, and what was begun is undone by dropping it. Leaves to others: each part's own work.
 //! Invariant: no message leaves before identity, log store and every group were found right (boot.md), and nothing
 //! votes or acknowledges before this node is admitted.
 
@@ -40,6 +40,10 @@ use std::time::{Duration, Instant};
 
 /// How often a founder that waits looks for reasons to give up.
 const ADMISSION_LOOK: Duration = Duration::from_millis(200);
+/// How long a start waits for the word of peers that may be dead: peers dial again within a second.
+const HEARING: Duration = Duration::from_secs(2);
+/// How often it looks.
+const HEARING_LOOK: Duration = Duration::from_millis(10);
 /// How often it says whom it waits for.
 const ADMISSION_TELL: Duration = Duration::from_secs(5);
 /// Room in a frame beyond the largest command.
@@ -242,6 +246,7 @@ impl Recovery {
         let net = Net { log, transport, identity, wanted };
         net.dial();
         net.wait_admitted(core.config.found_timeout.get())?;
+        net.wait_heard()?;
         wired.threads = Some(Threads::start(parts, Arc::clone(&router), &clock)?);
         router.open();
         let net = Arc::new(net);
@@ -285,6 +290,18 @@ impl Net {
             }
         }
         Ok(())
+    }
+
+    /// Gives every peer that lives the time to say what it knows of this disk before anything votes or acknowledges: an
+    /// older copy must not take part with those that know less while the one that knows better still dials.
+    fn wait_heard(&self) -> Result<(), OpenError> {
+        let deadline = Instant::now() + HEARING;
+        let heard = |p: &PeerView| p.confirmed || p.refusal.is_some();
+        while !self.identity.peers().iter().all(heard) && Instant::now() < deadline {
+            thread::sleep(HEARING_LOOK);
+        }
+        // A refusal for good ends the start here.
+        self.identity.fatal().map_or(Ok(()), |why| Err(why.into()))
     }
 
     /// Who has not confirmed this node, and why as far as known.

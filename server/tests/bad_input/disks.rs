@@ -90,7 +90,14 @@ async fn copied_while_stopped(nodes: &mut Nodes) {
     let aside = swap(nodes, 3, &stopped);
     let said = starts_in_vain(nodes, 3, &OLD).await;
     println!("copy taken stopped: {said}");
+    never_served(nodes);
     put_back(nodes, 3, &aside);
+}
+
+/// The copy was refused before it could vote or acknowledge anything: not by one peer while it served the other.
+fn never_served(nodes: &Nodes) {
+    let said = fs::read_to_string(&nodes.node(3).log).unwrap();
+    assert!(!said.contains("serving"), "{said}");
 }
 
 /// Under load; the copy takes the node's place, in vain, and then the node goes on.
@@ -112,6 +119,7 @@ async fn copied_while_running(nodes: &mut Nodes) {
     let aside = swap(nodes, 3, &running);
     let said = starts_in_vain(nodes, 3, &[OLD[0], OLD[1], "acknowledged log is lost", "log store is"]).await;
     println!("copy taken running: {said}");
+    never_served(nodes);
     put_back(nodes, 3, &aside);
     nodes.start(3).unwrap();
     all_led(nodes).await;
