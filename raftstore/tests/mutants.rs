@@ -1,4 +1,7 @@
-//! The checkers are proven by breaking the code: each seeded bug of the core and the store dies within 200 worlds.
+//! The checkers are proven by breaking the code: seeded bugs of the core and the store die within 200 worlds.
+//!
+//! `CompletionWithoutTerm` (the ABA guard) is not among them: it needs a disk that hangs over three elections of
+//! alternating leaders, which random worlds do not reach. It dies in the core's script (`raft/tests/paper/mutants.rs`).
 //!
 //! `cargo test --release -p pontoon-raftstore --features mutants --test mutants -- --nocapture` prints which seed killed
 //! which; `PONTOON_SEEDS=0..50` narrows the search.
@@ -48,7 +51,6 @@ each_dies! {
     ack_before_sync: AckBeforeSync,
     commit_of_an_old_term: CommitOldTerm,
     vote_not_persisted: VoteNotPersisted,
-    completion_without_term: CompletionWithoutTerm,
     truncation_ahead_of_durable: TruncateAheadOfDurable,
     lazy_commit_dropped: DropLazyCommit,
 }

@@ -8,6 +8,8 @@ mod elections;
 mod group;
 mod limits;
 mod membership;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod reads;
 mod replication;
 mod schedule;

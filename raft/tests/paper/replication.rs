@@ -173,7 +173,7 @@ fn acks_wait_for_everything_under_way() {
 
 /// raft-core 14.4 (ABA): a completion counts only in the term in which its write was handed out.
 #[test]
-fn completions_of_an_earlier_term_do_not_count() {
+pub(crate) fn completions_of_an_earlier_term_do_not_count() {
     let mut raw = follower(&[], 1);
     let (a, b) = (entry(1, 2, "a"), entry(2, 2, "b"));
     raw.step(0, append(1, pos(1, 1), std::slice::from_ref(&a), 1)).unwrap();

@@ -10,6 +10,7 @@ use crate::env::{Install, Reader, Truncation};
 use crate::events::Event;
 use crate::ids::{Generation, Index, LogPos, Term};
 use crate::task::{Applied, ApplierMsg, ApplyTask};
+use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{ConfState, Entry, EntryKind, StateRole};
 
 /// What the machine has and will get.
@@ -114,6 +115,9 @@ impl Replica {
         self.reads.on_applied(index);
         let keep = self.needed_in_memory();
         self.raft.storage_mut().evict(keep.min(index));
+        if mutant::is(Mutant::TruncateAheadOfDurable) {
+            self.truncate(1, work);
+        }
     }
 
     /// What followers still get from memory. Laggards are served from disk.
