@@ -166,6 +166,10 @@ impl Replica {
     fn persisted(&mut self, number: ReadyNumber, work: &mut Work) {
         let mut released = Vec::new();
         self.raft.on_persisted(work.now, number, &mut released);
+        // What was acknowledged in an earlier term may be overwritten by a write behind or merged with this one. Such
+        // an ack would be no lie (it is a late message), but its leader is gone: nobody is served by it.
+        let term = self.raft.basic_status().term;
+        released.retain(|m| m.term >= term || !matches!(m.body, Body::AppendResp(ack) if ack.reject.is_none()));
         self.send_all(released, work);
     }
 
