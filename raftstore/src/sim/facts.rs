@@ -129,6 +129,9 @@ impl Facts {
         ensure(own == Some(Some(pos.term)), || {
             format!("node {node} applies {pos:?} of group {group}, which is not durable there")
         })?;
+        ensure(nodes.get(&node).is_some_and(|n| !n.is_being_undone(*group, pos.index)), || {
+            format!("node {node} applies {pos:?} of group {group}, which a write in flight undoes")
+        })?;
         let entry = Entry { term: pos.term, index: pos.index, ..Entry::normal(command.clone()) };
         self.on_entry(*group, &entry, None)?;
         self.count("applied is durable");

@@ -9,11 +9,13 @@ mod clients;
 mod facts;
 mod facts_log;
 mod faults;
+mod judge;
 mod network;
 mod node;
 mod story;
 mod swarm;
 mod verdict;
+mod watch;
 mod world;
 
 pub use swarm::{Fault, Swarm};

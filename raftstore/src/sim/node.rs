@@ -65,34 +65,43 @@ pub(super) struct Running {
 pub(super) struct Tap {
     from_all: Receiver<WriterMsg>,
     to_writer: Sender<WriterMsg>,
+    /// For the next write.
+    held: VecDeque<WriterMsg>,
     /// What the writer has not taken yet, in order.
     pub(super) in_flight: VecDeque<Vec<(GroupId, GroupOp)>>,
 }
 
 impl Tap {
-    /// Passes letters on; returns how many batches came.
+    /// Takes in what came; returns how many batches.
     pub(super) fn pass(&mut self) -> usize {
-        let mut passed = 0;
+        let mut came = 0;
         while let Ok(letter) = self.from_all.try_recv() {
             if let WriterMsg::Write { batch, .. } = &letter {
                 self.in_flight.push_back(batch.writes.iter().map(|w| (w.group, w.op.clone())).collect());
-                passed += 1;
+                came += 1;
             }
+            self.held.push_back(letter);
+        }
+        came
+    }
+
+    /// A write begins: it will contain what has come so far. What comes while it lasts is for the next one.
+    pub(super) fn begin(&mut self) {
+        for letter in self.held.drain(..) {
             let _stopped = self.to_writer.send(letter);
         }
-        passed
     }
 
     /// The writer has turned: what it took is written.
     pub(super) fn settle(&mut self) {
-        let left = self.to_writer.len();
+        let left = self.held.len() + self.to_writer.len();
         while self.in_flight.len() > left {
             self.in_flight.pop_front();
         }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        !self.to_writer.is_empty()
+        !self.held.is_empty() || !self.to_writer.is_empty()
     }
 }
 
@@ -141,7 +150,7 @@ impl SimNode {
         let (router, mut inboxes) = Router::new(&swarm.config);
         let (to_writer, tapped) = unbounded();
         let from_all = std::mem::replace(&mut inboxes.writer, tapped);
-        let tap = Tap { from_all, to_writer, in_flight: VecDeque::new() };
+        let tap = Tap { from_all, to_writer, held: VecDeque::new(), in_flight: VecDeque::new() };
         let recovered = log.load()?;
         let inputs = NodeInputs { env, config: swarm.config.clone(), router: router.clone(), inboxes, me, recovered };
         let (handle, parts) = match boot(inputs) {
@@ -181,12 +190,21 @@ impl SimNode {
         self.disk.durable(|image| image.groups.get(&group).map(look))
     }
 
-    /// Does a write that is on its way remove or replace the durable entry at `index`?
+    /// Does a write that is on its way remove or replace the durable entry at `index`, be it for a while only?
     pub(super) fn is_being_undone(&self, group: GroupId, index: Index) -> bool {
         let durable = self.durable(group, |g| g.term(index)).flatten();
-        durable.is_some()
-            && self.term_in_sight(group, index).is_none_or(|t| Some(t) != durable)
-            && !self.is_below_truncation(group, index)
+        if durable.is_none() || self.is_below_truncation(group, index) {
+            return false;
+        }
+        let on_disk = self.disk.live(|image| image.groups.get(&group).and_then(|g| g.term(index)));
+        let ops = self.up.iter().flat_map(|up| up.tap.in_flight.iter().flatten());
+        let replaced = |op: &GroupOp| match op {
+            GroupOp::Append { entries, .. } if entries.first().is_some_and(|e| e.index <= index) => {
+                entries.get((index.0 - entries[0].index.0) as usize).map(|e| e.term) != durable
+            }
+            _ => false,
+        };
+        on_disk != durable || ops.filter(|(g, _)| *g == group).any(|(_, op)| replaced(op))
     }
 
     fn is_below_truncation(&self, group: GroupId, index: Index) -> bool {

@@ -12,20 +12,16 @@ use super::story::Story;
 use super::swarm::Swarm;
 use super::verdict::{Report, Verdict};
 use crate::codec::Digest;
-use crate::env::{GroupOp, Instant};
-use crate::events::Event;
+use crate::env::Instant;
 use crate::group_spec::GroupSpec;
-use crate::ids::{GroupId, Index, NodeId};
+use crate::ids::{GroupId, NodeId};
 use crate::mem::{MemClock, MemNet, Packet, Power};
-use crate::testing::linearizability::{KvVerdict, check_kv};
 use crate::testing::{Cell, LifecycleCell, Rng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Steps of the linearizability check for one group of keys.
-const BUDGET: u64 = 3_000_000;
 /// Clients rest this long before the end, so that replicas can become equal.
 const QUIET: Duration = Duration::from_secs(12);
 
@@ -58,22 +54,22 @@ pub(super) struct World {
     pub(super) now: Instant,
     queue: BTreeMap<(Instant, u64), What>,
     /// Numbers what is put into the queue.
-    number: u64,
+    pub(super) number: u64,
     pub(super) nodes: Nodes,
     pub(super) net: Arc<MemNet>,
-    clock: Arc<MemClock>,
+    pub(super) clock: Arc<MemClock>,
     pub(super) network: Network,
     pub(super) clients: Clients,
     pub(super) facts: Facts,
     pub(super) specs: Vec<GroupSpec>,
-    kind_of: BTreeMap<GroupId, &'static str>,
-    trace: Digest,
+    pub(super) kind_of: BTreeMap<GroupId, &'static str>,
+    pub(super) trace: Digest,
     /// By name.
     pub(super) counts: BTreeMap<String, u64>,
     /// The first broken promise.
-    broken: Option<String>,
+    pub(super) broken: Option<String>,
     /// What happened to the group that somebody wants to read about.
-    story: Story,
+    pub(super) story: Story,
     pub(super) healed: bool,
     waiting: Vec<bool>,
     /// When each client acts next.
@@ -245,7 +241,7 @@ impl World {
         self.trace.update_u64(id.0 << 32 | (part as u64) << 1 | u64::from(turn.worked));
         self.after(id);
         let expected = self.nodes[&id].up.as_ref().is_some_and(|up| up.expected[part]);
-        if turn.worked && !expected {
+        if turn.worked && !expected && !self.is_writer(id, part) {
             let again = self.delay_of(id, part);
             self.arm(id, part, again);
         } else if turn.next != Instant::NEVER {
@@ -259,9 +255,12 @@ impl World {
         if self.writes(id, part) { node.paused.max(node.hung) } else { node.paused }
     }
 
+    fn is_writer(&self, id: NodeId, part: usize) -> bool {
+        self.nodes[&id].up.as_ref().is_some_and(|up| up.writer == part)
+    }
+
     fn writes(&self, id: NodeId, part: usize) -> bool {
-        let writer = self.nodes[&id].up.as_ref().is_some_and(|up| up.writer == part);
-        writer || (self.swarm.config.inline_sync && part < self.swarm.config.pollers)
+        self.is_writer(id, part) || (self.swarm.config.inline_sync && part < self.swarm.config.pollers)
     }
 
     /// When a part with work turns: a lag, and for whoever writes, the length of the write.
@@ -325,75 +324,6 @@ impl World {
         self.wake_up(id);
     }
 
-    /// A restarted replica's commit is at least the one known when its last recovered entry was appended.
-    fn check_recovered(&mut self, id: NodeId) {
-        let node = self.nodes.get_mut(&id).expect("nodes are never removed");
-        let Some(up) = node.up.as_ref().filter(|_| !node.least_commits.is_empty()) else { return };
-        let mut behind = None;
-        node.least_commits.retain(|(group, least)| match up.handle.status(*group) {
-            Ok(status) if status.last > Index::NONE => {
-                if status.commit < *least {
-                    behind =
-                        Some(format!("group {group} recovered commit {}, {least} was known before", status.commit));
-                }
-                false
-            }
-            Ok(_) => true,
-            Err(_) => false,
-        });
-        self.check(behind.map_or(Ok(()), |why| Err(format!("node {id}: {why}"))));
-    }
-
-    /// A replica stands still only because this world broke its machine.
-    fn check_quarantines(&mut self, id: NodeId) {
-        let Some(up) = &self.nodes[&id].up else { return };
-        let mut wrong = None;
-        while let Some(event) = up.events.try_next() {
-            self.story.note(self.now, || format!("node {id}: {event:?}"));
-            if let Event::Quarantined { group, why } = event
-                && !why.contains("injected")
-                && up.power.is_on()
-            {
-                wrong = Some(format!("node {id}, group {group} is quarantined: {why}"));
-            }
-        }
-        self.check(wrong.map_or(Ok(()), Err));
-    }
-
-    fn note_durable(&mut self, id: NodeId) {
-        for batch in self.nodes[&id].disk.take_journal() {
-            self.story.on_durable(self.now, id, &batch);
-            let checked = self.facts.on_durable(&self.nodes, id, &batch);
-            self.check(checked);
-        }
-    }
-
-    fn note_applied(&mut self, id: NodeId) {
-        for machine in self.nodes[&id].machines.values() {
-            for applied in machine.take_applied() {
-                self.story.on_applied(self.now, id, &applied);
-                if let Err(why) = self.facts.on_applied(&self.nodes, id, &applied) {
-                    self.broken.get_or_insert(why);
-                }
-            }
-        }
-    }
-
-    fn note_handed(&mut self, id: NodeId) {
-        let Some(up) = self.nodes.get_mut(&id).and_then(|n| n.up.as_mut()) else { return };
-        let came = up.tap.pass();
-        let node = &self.nodes[&id];
-        let Some(up) = &node.up else { return };
-        let new = up.tap.in_flight.iter().skip(up.tap.in_flight.len().saturating_sub(came));
-        for batch in new {
-            // What waited behind an install was appended earlier, when less was known.
-            let installs = |g: &GroupId| batch.iter().any(|(i, op)| i == g && matches!(op, GroupOp::Install { .. }));
-            for (group, op) in batch.iter().filter(|(g, _)| !installs(g)) {
-                self.facts.on_handed(node, *group, op);
-            }
-        }
-    }
-
     fn send(&mut self, packet: Packet) {
         let checked = self.facts.on_sent(&self.nodes, &packet);
         self.check(checked);
@@ -441,6 +371,9 @@ impl World {
                     self.arm(id, part, at);
                     if let Some(up) = self.nodes.get_mut(&id).and_then(|n| n.up.as_mut()) {
                         up.expected[part] = true;
+                        if part == up.writer {
+                            up.tap.begin();
+                        }
                     }
                 }
             }
@@ -550,9 +483,9 @@ impl World {
         }
         let node = &self.nodes[&id];
         if keep_all {
-            node.disk.kill()
+            node.disk.kill();
         } else {
-            node.disk.crash(&mut self.rng)
+            node.disk.crash(&mut self.rng);
         };
         node.files.crash(&mut self.rng);
         node.machines.values().for_each(|m| m.crash());
@@ -602,85 +535,5 @@ impl World {
                 self.put(at, What::Start(id));
             }
         }
-    }
-
-    fn judge(&mut self) -> Verdict {
-        self.clients.finish();
-        if let Err(why) = self.check_end() {
-            return Verdict::Violation(why);
-        }
-        match check_kv(&self.clients.history, BUDGET) {
-            KvVerdict::Ok => self.judge_coverage(),
-            KvVerdict::Unknown { keys } => Verdict::Unknown(format!("linearizability of {keys:?}")),
-            KvVerdict::Violation { keys, calls, explained } => Verdict::Violation(format!(
-                "not linearizable: keys {keys:?}, {} of {} calls explained, the first that is not: {:?}",
-                explained.len(),
-                calls.len(),
-                (0..calls.len()).find(|c| !explained.contains(c)).map(|c| &calls[c])
-            )),
-        }
-    }
-
-    /// After healing: everybody runs, every group serves, replicas are equal.
-    fn check_end(&self) -> Result<(), String> {
-        for spec in &self.specs {
-            let healed = Instant(1).after(self.swarm.fault_phase);
-            if self.clients.last_ack.get(&spec.id).is_none_or(|at| *at < healed) {
-                return Err(format!("group {} acknowledged nothing after everything was healed", spec.id));
-            }
-            let mut first = None;
-            for node in &spec.voters {
-                let up = self.nodes[node].up.as_ref().ok_or_else(|| format!("node {node} is down at the end"))?;
-                let status = up.handle.status(spec.id).map_err(|e| format!("node {node}: {e}"))?;
-                if let Some(why) = status.quarantined {
-                    return Err(format!("node {node}, group {}: quarantined: {why}", spec.id));
-                }
-                let machine = &self.nodes[node].machines[self.kind_of[&spec.id]];
-                let data =
-                    machine.contents(spec.id, status.replica, status.generation).map(|c| c.0).unwrap_or_default();
-                let own = (status.applied, data);
-                if first.get_or_insert_with(|| own.clone()) != &own {
-                    return Err(format!(
-                        "group {}: node {node} stands at {} with other contents than its peers, or elsewhere: {:?}",
-                        spec.id,
-                        own.0,
-                        first.map(|f: (Index, _)| f.0)
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn judge_coverage(&self) -> Verdict {
-        let count = |name: &str| self.clients.counts.get(name).copied().unwrap_or_default();
-        let answered = count("writes acked") + count("reads answered");
-        let begun = self.clients.begun();
-        if begun < 2_000 || 2 * answered < begun {
-            return Verdict::Vacuous(format!("{answered} of {begun} operations answered"));
-        }
-        let expected = |name: &str, wanted: bool| wanted && self.counts.get(name).copied().unwrap_or_default() == 0;
-        let needed = [
-            ("crashes", true),
-            ("frames lost", self.swarm.loss > 0),
-            ("frames duplicated", self.swarm.duplicate > 0),
-            ("frames reordered", self.swarm.reorder > 0),
-        ];
-        match needed.into_iter().find(|(name, wanted)| expected(name, *wanted)) {
-            Some((name, _)) => Verdict::Vacuous(format!("no {name}")),
-            None => Verdict::Ok,
-        }
-    }
-
-    fn report(mut self, seed: u64, verdict: Verdict) -> Report {
-        let clients = std::mem::take(&mut self.clients.counts);
-        self.counts.extend(clients.into_iter().map(|(name, n)| (name.to_owned(), n)));
-        let checks = std::mem::take(&mut self.facts.checks);
-        self.counts.extend(checks.into_iter().map(|(name, n)| (format!("checked: {name}"), n)));
-        let committed: usize = self.specs.iter().map(|s| self.facts.committed(s.id)).sum();
-        self.counts.insert("entries committed".into(), committed as u64);
-        let seconds = self.now.0 as f64 / 1e9;
-        let (trace, story) = (self.trace.finish(), self.story.into_lines());
-        Report { seed, verdict, trace, events: self.number, seconds, counts: self.counts, story }
     }
 }

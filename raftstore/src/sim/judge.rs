@@ -1,0 +1,94 @@
+//! The end of a world: does everybody serve, are replicas equal, is the history linearizable, did enough happen?
+//!
+//! Leaves to others: what is checked on the way (`facts`). Invariant: nothing here changes the world.
+
+use super::verdict::{Report, Verdict};
+use super::world::World;
+use crate::env::Instant;
+use crate::ids::Index;
+use crate::testing::linearizability::{KvVerdict, check_kv};
+
+/// Steps of the linearizability check for one group of keys.
+const BUDGET: u64 = 3_000_000;
+
+impl World {
+    pub(super) fn judge(&mut self) -> Verdict {
+        self.clients.finish();
+        if let Err(why) = self.check_end() {
+            return Verdict::Violation(why);
+        }
+        match check_kv(&self.clients.history, BUDGET) {
+            KvVerdict::Ok => self.judge_coverage(),
+            KvVerdict::Unknown { keys } => Verdict::Unknown(format!("linearizability of {keys:?}")),
+            KvVerdict::Violation { keys, calls, explained } => Verdict::Violation(format!(
+                "not linearizable: keys {keys:?}, {} of {} calls explained, the first that is not: {:?}",
+                explained.len(),
+                calls.len(),
+                (0..calls.len()).find(|c| !explained.contains(c)).map(|c| &calls[c])
+            )),
+        }
+    }
+
+    /// After healing: everybody runs, every group serves, replicas are equal.
+    fn check_end(&self) -> Result<(), String> {
+        for spec in &self.specs {
+            let healed = Instant(1).after(self.swarm.fault_phase);
+            if self.clients.last_ack.get(&spec.id).is_none_or(|at| *at < healed) {
+                return Err(format!("group {} acknowledged nothing after everything was healed", spec.id));
+            }
+            let mut first = None;
+            for node in &spec.voters {
+                let up = self.nodes[node].up.as_ref().ok_or_else(|| format!("node {node} is down at the end"))?;
+                let status = up.handle.status(spec.id).map_err(|e| format!("node {node}: {e}"))?;
+                if let Some(why) = status.quarantined {
+                    return Err(format!("node {node}, group {}: quarantined: {why}", spec.id));
+                }
+                let machine = &self.nodes[node].machines[self.kind_of[&spec.id]];
+                let data =
+                    machine.contents(spec.id, status.replica, status.generation).map(|c| c.0).unwrap_or_default();
+                let own = (status.applied, data);
+                if first.get_or_insert_with(|| own.clone()) != &own {
+                    return Err(format!(
+                        "group {}: node {node} stands at {} with other contents than its peers, or elsewhere: {:?}",
+                        spec.id,
+                        own.0,
+                        first.map(|f: (Index, _)| f.0)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_coverage(&self) -> Verdict {
+        let count = |name: &str| self.clients.counts.get(name).copied().unwrap_or_default();
+        let answered = count("writes acked") + count("reads answered");
+        let begun = self.clients.begun();
+        if begun < 2_000 || 2 * answered < begun {
+            return Verdict::Vacuous(format!("{answered} of {begun} operations answered"));
+        }
+        let expected = |name: &str, wanted: bool| wanted && self.counts.get(name).copied().unwrap_or_default() == 0;
+        let needed = [
+            ("crashes", true),
+            ("frames lost", self.swarm.loss > 0),
+            ("frames duplicated", self.swarm.duplicate > 0),
+            ("frames reordered", self.swarm.reorder > 0),
+        ];
+        match needed.into_iter().find(|(name, wanted)| expected(name, *wanted)) {
+            Some((name, _)) => Verdict::Vacuous(format!("no {name}")),
+            None => Verdict::Ok,
+        }
+    }
+
+    pub(super) fn report(mut self, seed: u64, verdict: Verdict) -> Report {
+        let clients = std::mem::take(&mut self.clients.counts);
+        self.counts.extend(clients.into_iter().map(|(name, n)| (name.to_owned(), n)));
+        let checks = std::mem::take(&mut self.facts.checks);
+        self.counts.extend(checks.into_iter().map(|(name, n)| (format!("checked: {name}"), n)));
+        let committed: usize = self.specs.iter().map(|s| self.facts.committed(s.id)).sum();
+        self.counts.insert("entries committed".into(), committed as u64);
+        let seconds = self.now.0 as f64 / 1e9;
+        let (trace, story) = (self.trace.finish(), self.story.into_lines());
+        Report { seed, verdict, trace, events: self.number, seconds, counts: self.counts, story }
+    }
+}
