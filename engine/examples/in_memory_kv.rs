@@ -138,10 +138,9 @@ async fn open(dir: &Path, nodes: &BTreeMap<NodeId, String>) -> Result<Vec<Engine
 #[tokio::main]
 pub async fn main() -> Result<(), Box<dyn Error>> {
     let dir = std::env::temp_dir().join(format!("pontoon-example-{}", std::process::id()));
-    let held: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let addrs = held.iter().map(|l| l.local_addr().map(|a| a.to_string())).collect::<Result<Vec<_>, _>>()?;
-    let nodes: BTreeMap<NodeId, String> = [1, 2, 3].map(NodeId).into_iter().zip(addrs).collect();
-    drop(held);
+    let port = 10_000 + std::process::id() % 1_000 * 3;
+    let nodes: BTreeMap<NodeId, String> =
+        (0..3).map(|n| (NodeId(n + 1), format!("127.0.0.1:{}", u64::from(port) + n))).collect();
 
     let engines = open(&dir, &nodes).await?;
     let voters: BTreeSet<NodeId> = nodes.keys().copied().collect();

@@ -9,6 +9,7 @@ use pontoon::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -40,8 +41,7 @@ impl Cluster {
 
     /// Addresses and directories, nothing running.
     pub fn prepare(nodes: u64, make: fn(Builder) -> Builder) -> Cluster {
-        let held: Vec<TcpListener> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addrs = (1..).map(NodeId).zip(&held).map(|(n, l)| (n, l.local_addr().unwrap().to_string())).collect();
+        let addrs = (1..=nodes).map(|n| (NodeId(n), format!("127.0.0.1:{}", free_port()))).collect();
         Cluster { dir: tempfile::tempdir().unwrap(), addrs, engines: BTreeMap::new(), make }
     }
 
@@ -123,6 +123,14 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// A port that is free, and that the system gives to nobody else between two starts of a node: below the ephemeral ones.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 15_000 + (std::process::id() % 160) as u16 * 100;
+    let mut ports = std::iter::repeat_with(|| base + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 pub fn hard() -> Shutdown {
