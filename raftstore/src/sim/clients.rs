@@ -13,7 +13,7 @@ use crate::proposal::{Proposal, ReadRequest};
 use crate::testing::linearizability::{Call, KvCall};
 use crate::testing::{Cell, KvOp, KvRet, KvSlot, ReadCell, Rng};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub(super) struct Clients {
     /// Last acknowledged write of each group.
     pub(super) last_ack: BTreeMap<GroupId, Instant>,
     next_value: u64,
+    /// Groups that must still show that they serve after healing.
+    unserved: BTreeSet<GroupId>,
 }
 
 impl Clients {
@@ -93,6 +95,7 @@ impl Clients {
             counts: BTreeMap::new(),
             last_ack: BTreeMap::new(),
             next_value: 0,
+            unserved: BTreeSet::new(),
         }
     }
 
@@ -119,8 +122,8 @@ impl Clients {
             Some(wanted) => wanted,
             None => {
                 self.count("operations");
-                let group = *self.rng.pick(&self.groups);
-                (self.draw(group), group, now)
+                let (op, group) = self.draw_any();
+                (op, group, now)
             }
         };
         if now.since(since) >= TRIES {
@@ -204,6 +207,7 @@ impl Clients {
                     self.count("writes acked");
                     self.record(pending, Some((now.0, ret)));
                     self.last_ack.insert(pending.group, now);
+                    self.unserved.remove(&pending.group);
                     Some(Outcome::Acked(pending.group, pos))
                 }
                 Err(e) if e.never_appended() => {
@@ -267,6 +271,23 @@ impl Clients {
     /// The world ends: what is still open is unknown.
     pub(super) fn finish(&mut self) {
         (0..self.clients.len()).for_each(|at| self.give_up(at, "open at the end"));
+    }
+
+    /// Everything is healed: from now on every group must serve.
+    pub(super) fn on_heal(&mut self) {
+        self.unserved = self.groups.iter().copied().collect();
+    }
+
+    fn draw_any(&mut self) -> (KvOp, GroupId) {
+        let unserved: Vec<GroupId> = self.unserved.iter().copied().collect();
+        if unserved.is_empty() || self.rng.chance(700) {
+            let group = *self.rng.pick(&self.groups);
+            return (self.draw(group), group);
+        }
+        let group = *self.rng.pick(&unserved);
+        self.next_value += 1;
+        let pair = (Bytes::from(format!("{group}:a")), Bytes::from(self.next_value.to_string()));
+        (KvOp::Put(vec![pair]), group)
     }
 
     fn draw(&mut self, group: GroupId) -> KvOp {

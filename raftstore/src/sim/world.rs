@@ -515,6 +515,7 @@ impl World {
 
     fn heal(&mut self) {
         self.healed = true;
+        self.clients.on_heal();
         self.repair();
         self.network.heal();
         self.swarm.write.1 = self.swarm.write.1.min(Duration::from_millis(20)).max(self.swarm.write.0);
