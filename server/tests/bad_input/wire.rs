@@ -103,7 +103,13 @@ async fn commands_that_make_no_sense(nodes: &Nodes) {
     }
     // The largest that fits goes through, whole.
     let most = &big[..(8 << 20) - 64];
-    let set = client.call_retrying(b"most", &[b"SET", b"most", most], 50).await;
+    let mut set = Answer::Unknown("not tried".into());
+    for _ in 0..20 {
+        // A loaded machine may take longer than this test's short deadline.
+        if let Answer::Unknown(_) = set {
+            set = client.call_retrying(b"most", &[b"SET", b"most", most], 50).await;
+        }
+    }
     assert_eq!(set, Answer::Done(Value::Simple("OK".into())));
     let grown = client.call_retrying(b"most", &[b"APPEND", b"most", &big[..100]], 50).await;
     assert_eq!(grown, Answer::Done(Value::Error("ERR string exceeds maximum allowed size".into())));
