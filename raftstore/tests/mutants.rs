@@ -1,7 +1,9 @@
 //! The checkers are proven by breaking the code: seeded bugs of the core and the store die within 200 worlds.
 //!
-//! `CompletionWithoutTerm` (the ABA guard) is not among them: it needs a disk that hangs over three elections of
-//! alternating leaders, which random worlds do not reach. It dies in the core's script (`raft/tests/paper/mutants.rs`).
+//! `CompletionWithoutTerm` (the ABA guard) is not among them, for no world of whole nodes reaches it: before a leader can
+//! send an entry again over another one, it needs the follower's refusal, and a refusal waits for every write under way
+//! (`tests/worlds/aba.txt` plays it: the entry is written three times, but never while its first write hangs). It dies in
+//! the core's script (`raft/tests/paper/mutants.rs`), where messages come as they like.
 //!
 //! `cargo test --release -p pontoon-raftstore --features mutants --test mutants -- --nocapture` prints which seed killed
 //! which; `PONTOON_SEEDS=0..50` narrows the search.

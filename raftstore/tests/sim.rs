@@ -3,13 +3,29 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use pontoon_raftstore::ids::GroupId;
-use pontoon_raftstore::sim::{Report, Swarm, Verdict, run, run_told};
+use pontoon_raftstore::sim::{Report, Script, Swarm, Verdict, run, run_told};
 use pontoon_raftstore::testing::seeds;
 use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Once;
 use std::time::Instant;
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = if cfg!(debug_assertions) { 6 } else { 40 };
+
+/// Injected panics are part of a world, not news.
+fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let injected = info.payload_as_str().is_some_and(|what| what.contains("injected"));
+            if !injected {
+                usual(info);
+            }
+        }));
+    });
+}
 
 fn replay_line(seed: u64) -> String {
     format!("replay: PONTOON_SEED={seed} cargo test --release -p pontoon-raftstore --test sim worlds -- --nocapture")
@@ -17,6 +33,7 @@ fn replay_line(seed: u64) -> String {
 
 #[test]
 fn worlds() {
+    hush();
     let (began, mut totals, mut failed) = (Instant::now(), BTreeMap::new(), Vec::new());
     let range = seeds(SEEDS);
     let n = range.end - range.start;
@@ -41,10 +58,48 @@ fn worlds() {
     assert!(failed.is_empty(), "{}", failed.iter().map(|r: &Report| replay_line(r.seed) + "\n").collect::<String>());
 }
 
+/// Scripted worlds (`tests/worlds/*.txt`); `PONTOON_STORY=1` prints what happened.
 #[test]
-fn the_same_seed_is_the_same_world() {
-    let seed = 3;
-    let (one, two) = (run(seed, Swarm::draw(seed)), run(seed, Swarm::draw(seed)));
-    assert_eq!((one.trace, one.events, &one.counts), (two.trace, two.events, &two.counts));
-    assert!(!matches!(one.verdict, Verdict::Violation(_)), "{one}");
+fn scripts() {
+    let report = Script::read(include_str!("worlds/aba.txt")).unwrap().run();
+    if std::env::var("PONTOON_STORY").is_ok() {
+        report.story.iter().for_each(|line| println!("{line}"));
+    }
+    assert!(report.passed(), "{report}");
+    // Node 3 wrote A, then B in its place, then A again.
+    let wrote = |l: &&String| l.contains("node 3 durable Append") && l.contains("index: Index(4)");
+    let term = |l: &String| l.split("term: ").nth(1).unwrap()[..7].to_owned();
+    let terms: Vec<String> = report.story.iter().filter(wrote).map(term).collect();
+    assert_eq!(terms, ["Term(2)", "Term(3)", "Term(2)"]);
+}
+
+/// What two runs of a seed must agree on.
+fn fingerprint(seed: u64) -> String {
+    hush();
+    let report = run(seed, Swarm::draw(seed));
+    assert!(!matches!(report.verdict, Verdict::Violation(_)), "{report}");
+    format!("trace {:016x} {} {:?}", report.trace, report.events, report.counts)
+}
+
+/// Not a test of its own: the other process of the next one.
+#[test]
+fn other_process() {
+    if let Ok(seed) = std::env::var("PONTOON_FINGERPRINT") {
+        println!("{}", fingerprint(seed.parse().unwrap()));
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_world_in_two_processes() {
+    for seed in [3, 5] {
+        let here = fingerprint(seed);
+        let there = Command::new(std::env::current_exe().unwrap())
+            .args(["other_process", "--exact", "--nocapture"])
+            .env("PONTOON_FINGERPRINT", seed.to_string())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(there.stdout).unwrap();
+        let told = said.lines().find_map(|l| l.find("trace ").map(|at| &l[at..]));
+        assert_eq!(told, Some(here.as_str()), "{said}");
+    }
 }

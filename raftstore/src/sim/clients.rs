@@ -143,6 +143,14 @@ impl Clients {
         }
     }
 
+    /// A client of its own hands one operation to one node. False: refused at the door.
+    pub(super) fn begin_at(&mut self, id: NodeId, op: KvOp, group: GroupId, now: Instant, nodes: &Nodes) -> bool {
+        let pending = self.admit(id, &op, group, now, nodes);
+        let admitted = pending.is_some();
+        self.clients.push(Client { wanted: None, pending });
+        admitted
+    }
+
     /// Mostly where the leader was; reads anywhere.
     fn choose(&mut self, group: GroupId, nodes: &Nodes) -> Option<NodeId> {
         let up: Vec<NodeId> = nodes.values().filter(|n| n.up.is_some()).map(|n| n.id).collect();

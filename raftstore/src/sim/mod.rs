@@ -12,12 +12,14 @@ mod faults;
 mod judge;
 mod network;
 mod node;
+mod script;
 mod story;
 mod swarm;
 mod verdict;
 mod watch;
 mod world;
 
+pub use script::Script;
 pub use swarm::{Fault, Swarm};
 pub use verdict::{Report, Verdict};
 pub use world::{run, run_told};

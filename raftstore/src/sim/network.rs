@@ -16,6 +16,8 @@ pub(super) struct Network {
     rng: Rng,
     /// Directed links that lose everything.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Directed links that lose one lane.
+    muted: BTreeSet<(NodeId, NodeId, Lane)>,
     /// Last arrival by directed link and lane: without reordering nothing overtakes.
     last: BTreeMap<(NodeId, NodeId, Lane), Instant>,
     /// No loss, no copies, no cuts any more.
@@ -33,16 +35,28 @@ pub(super) struct Fate {
 
 impl Network {
     pub(super) fn new(rng: Rng) -> Network {
-        Network { rng, cut: BTreeSet::new(), last: BTreeMap::new(), healed: false }
+        Network { rng, cut: BTreeSet::new(), muted: BTreeSet::new(), last: BTreeMap::new(), healed: false }
     }
 
     pub(super) fn heal(&mut self) {
-        self.cut.clear();
+        self.repair();
         self.healed = true;
     }
 
     pub(super) fn repair(&mut self) {
         self.cut.clear();
+        self.muted.clear();
+    }
+
+    /// Loses one lane of a directed link.
+    pub(super) fn mute(&mut self, from: NodeId, to: NodeId, lane: Lane) {
+        self.muted.insert((from, to, lane));
+    }
+
+    /// Both directions work again.
+    pub(super) fn join(&mut self, a: NodeId, b: NodeId) {
+        self.cut.retain(|c| *c != (a, b) && *c != (b, a));
+        self.muted.retain(|m| (m.0, m.1) != (a, b) && (m.0, m.1) != (b, a));
     }
 
     pub(super) fn cut(&mut self, from: NodeId, to: NodeId) {
@@ -56,7 +70,10 @@ impl Network {
     /// Decides about one frame.
     pub(super) fn fate(&mut self, swarm: &Swarm, now: Instant, from: NodeId, to: NodeId, lane: Lane) -> Fate {
         let mut fate = Fate::default();
-        if self.is_cut(from, to) || (!self.healed && self.rng.chance(swarm.loss)) {
+        if self.is_cut(from, to)
+            || self.muted.contains(&(from, to, lane))
+            || (!self.healed && self.rng.chance(swarm.loss))
+        {
             return fate;
         }
         let copies = if !self.healed && self.rng.chance(swarm.duplicate) { 2 } else { 1 };

@@ -69,6 +69,8 @@ pub struct Swarm {
     pub config: Config,
     /// Clients.
     pub clients: u64,
+    /// When they begin; not later than the healing.
+    pub clients_from: Duration,
     /// Client operations to aim for.
     pub operations: u64,
     /// Delay of a frame: shortest and longest.
@@ -121,6 +123,7 @@ impl Swarm {
             volatile: *rng.pick(&[0, 0, 250, 500, 1000]),
             config: config(&mut rng),
             clients,
+            clients_from: Duration::ZERO,
             operations: 2_000 + rng.below(1_500),
             delay: micros(&mut rng, &[(50, 500), (100, 3_000), (1_000, 20_000), (10_000, 60_000)]),
             reorder: *rng.pick(&[0, 0, 20, 100, 300]),

@@ -8,6 +8,7 @@ use super::clients::{Clients, Outcome, Step};
 use super::facts::{Facts, Nodes};
 use super::network::Network;
 use super::node::{DURABLE, Running, SimNode, VOLATILE};
+use super::script::Command;
 use super::story::Story;
 use super::swarm::Swarm;
 use super::verdict::{Report, Verdict};
@@ -45,6 +46,8 @@ pub(super) enum What {
     Link(NodeId, NodeId, bool),
     /// From now on everything is healed.
     Heal,
+    /// A step of a script.
+    Scripted(Command),
 }
 
 /// A world.
@@ -86,14 +89,13 @@ pub fn run(seed: u64, swarm: Swarm) -> Report {
 #[must_use]
 pub fn run_told(seed: u64, swarm: Swarm, about: Option<GroupId>) -> Report {
     let mut world = World::new(seed, swarm);
-    world.story = Story::new(about);
-    world.begin();
-    let verdict = world.live();
-    world.report(seed, verdict)
+    about.into_iter().for_each(|group| world.tell_about(group));
+    world.run(seed)
 }
 
 impl World {
-    fn new(seed: u64, swarm: Swarm) -> World {
+    /// A world before anything happened.
+    pub(super) fn new(seed: u64, swarm: Swarm) -> World {
         let mut rng = Rng::new(seed);
         let groups: Vec<GroupId> = (1..=swarm.groups).map(GroupId).collect();
         let mut world = World {
@@ -122,6 +124,18 @@ impl World {
         world
     }
 
+    /// Somebody wants to read what happens to this group.
+    pub(super) fn tell_about(&mut self, group: GroupId) {
+        self.story = Story::new(Some(group));
+    }
+
+    /// Lets everything happen, then judges.
+    pub(super) fn run(mut self, seed: u64) -> Report {
+        self.begin();
+        let verdict = self.live();
+        self.report(seed, verdict)
+    }
+
     fn draw_group(&mut self, id: GroupId) {
         let mut nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         while nodes.len() as u64 > self.swarm.voters {
@@ -141,7 +155,8 @@ impl World {
             self.put(at, What::Start(node));
         }
         for client in 0..self.swarm.clients as usize {
-            let at = self.soon(Duration::from_secs(3)).after(Duration::from_secs(1));
+            let from = self.swarm.clients_from.min(self.swarm.fault_phase);
+            let at = self.soon(Duration::from_secs(3)).after(from + Duration::from_secs(1));
             self.call_client(client, at);
         }
         let first = self.soon(self.swarm.fault_every * 2).after(Duration::from_secs(2));
@@ -213,6 +228,7 @@ impl World {
                 self.wake_up(node);
             }
             What::Heal => self.heal(),
+            What::Scripted(command) => self.obey(command),
         }
     }
 
@@ -383,6 +399,9 @@ impl World {
 
     /// The client acts at `at`, and not when it was to act before.
     fn call_client(&mut self, client: usize, at: Instant) {
+        if client >= self.due.len() {
+            return;
+        }
         self.due[client] = Some(at);
         self.put(at, What::Client(client));
     }
@@ -406,6 +425,9 @@ impl World {
 
     /// A client thinks before its next operation.
     fn rest(&mut self, client: usize) {
+        if client >= self.due.len() {
+            return; // scripted: it had one operation
+        }
         self.due[client] = None;
         let stop = self.end().0 - QUIET.as_nanos() as u64;
         if self.now.0 >= stop {
