@@ -48,11 +48,13 @@ impl World {
                     machine.contents(spec.id, status.replica, status.generation).map(|c| c.0).unwrap_or_default();
                 let own = (status.applied, data);
                 if first.get_or_insert_with(|| own.clone()) != &own {
+                    let leader = self.nodes.values().filter_map(|n| n.up.as_ref()?.handle.status(spec.id).ok());
                     return Err(format!(
-                        "group {}: node {node} stands at {} with other contents than its peers, or elsewhere: {:?}",
+                        "group {}: node {node} stands at {} with other contents than its peers, or elsewhere: {:?}; {:?}",
                         spec.id,
                         own.0,
-                        first.map(|f: (Index, _)| f.0)
+                        first.map(|f: (Index, _)| f.0),
+                        leader.flat_map(|s| s.followers).collect::<Vec<_>>()
                     ));
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! Leaves to others: who asks. Invariant: telling changes nothing; the newest `LINES` are kept.
 
-use crate::codec::decode_messages;
+use crate::codec::{SnapshotFrame, decode_messages};
 use crate::env::{Instant, Lane, LogBatch};
 use crate::ids::{GroupId, NodeId};
 use crate::mem::{AppliedCommand, Packet};
@@ -46,14 +46,30 @@ impl Story {
     }
 
     pub(super) fn on_frame(&mut self, now: Instant, verb: &str, packet: &Packet) {
-        if self.group.is_none() || packet.lane == Lane::Snapshot {
+        if self.group.is_none() {
             return;
+        }
+        if packet.lane == Lane::Snapshot {
+            return self.on_stream(now, verb, packet);
         }
         for m in decode_messages(packet.body.clone()).unwrap_or_default() {
             if Some(m.group) == self.group {
                 self.note(now, || format!("node {} {verb} to {}: {:?}", packet.from.node, packet.to, m.message));
             }
         }
+    }
+
+    /// Streams are told of all groups: an ack does not say whose it is.
+    fn on_stream(&mut self, now: Instant, verb: &str, packet: &Packet) {
+        let said = match SnapshotFrame::decode(packet.body.clone()) {
+            Ok(SnapshotFrame::Chunk(c)) => {
+                let of = c.header.as_ref().map(|h| (h.message.group, h.size));
+                format!("stream {} {of:?} {}+{} end {}", c.stream, c.offset, c.data.len(), c.digest.is_some())
+            }
+            Ok(SnapshotFrame::Ack(ack)) => format!("{ack:?}"),
+            Err(e) => e.to_string(),
+        };
+        self.note(now, || format!("node {} {verb} to {}: {said}", packet.from.node, packet.to));
     }
 
     pub(super) fn into_lines(self) -> Vec<String> {
