@@ -15,6 +15,7 @@ use crate::ids::{Generation, NodeId, ReplicaId, SpoolId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
 use crate::task::{ApplierMsg, GroupMessage, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
 use pontoon_raft::{Body, HardState, Snapshot};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Ticks after which a build that nobody reported on is asked for again.
@@ -28,8 +29,9 @@ const MAX_RECEIVED: usize = 4;
 pub(super) struct Snapshots {
     /// One is being built to be sent; asked for again after this tick.
     building_until: Option<Tick>,
-    /// Streams on their way.
-    sends: usize,
+    /// To whom streams are on their way. A set, for a newer stream to a replica takes the place of its older one, which
+    /// then ends without a word.
+    sends: BTreeSet<ReplicaId>,
     /// Arrived and verified; the core was told in this turn and takes one of them at most.
     received: Vec<Spooled>,
     /// Who asked for one.
@@ -60,7 +62,7 @@ impl Replica {
         if !self.raft.storage_mut().take_snapshot_wanted() {
             return;
         }
-        if self.snapshots.building_until.is_some_and(|until| work.now < until) || self.snapshots.sends > 0 {
+        if self.snapshots.building_until.is_some_and(|until| work.now < until) || !self.snapshots.sends.is_empty() {
             return;
         }
         self.drop_shelf(work);
@@ -112,7 +114,7 @@ impl Replica {
         let Some(spooled) = self.raft.storage().spooled().cloned() else {
             return self.raft.report_snapshot(work.now, message.message.to, false);
         };
-        self.snapshots.sends += 1;
+        self.snapshots.sends.insert(message.message.to);
         work.letters.push(Letter::Snapshotter(SnapshotTask::Send {
             poller: self.poller,
             to,
@@ -122,11 +124,11 @@ impl Replica {
     }
 
     fn on_sent(&mut self, to: ReplicaId, ok: bool, work: &mut Work) {
-        self.snapshots.sends = self.snapshots.sends.saturating_sub(1);
+        self.snapshots.sends.remove(&to);
         if self.closed().is_none() {
             self.raft.report_snapshot(work.now, to, ok);
         }
-        if self.snapshots.sends == 0 {
+        if self.snapshots.sends.is_empty() {
             self.drop_shelf(work);
         }
     }
