@@ -9,7 +9,7 @@ use crate::ids::Index;
 use crate::testing::linearizability::{KvVerdict, check_kv};
 
 /// Steps of the linearizability check for one group of keys.
-const BUDGET: u64 = 3_000_000;
+const BUDGET: u64 = 30_000_000;
 
 impl World {
     pub(super) fn judge(&mut self) -> Verdict {
