@@ -42,6 +42,8 @@ use std::time::{Duration, Instant};
 const ADMISSION_LOOK: Duration = Duration::from_millis(200);
 /// How long a start waits for the word of peers that may be dead: peers dial again within a second.
 const HEARING: Duration = Duration::from_secs(2);
+/// How long a refused start waits for its log store to be let go.
+const RELEASE: Duration = Duration::from_secs(5);
 /// How often it looks.
 const HEARING_LOOK: Duration = Duration::from_millis(10);
 /// How often it says whom it waits for.
@@ -91,7 +93,21 @@ fn open_blocking(builder: Builder) -> Result<Engine, OpenError> {
     let recovered = log.load().map_err(|e| OpenError::LogStore(e.to_string()))?;
     let identity = open_identity(&builder, &log, &recovered, transport.local_addr())?;
     let node = recover(&builder, &log, &transport, &identity, recovered)?;
-    node.serve(builder, lock, log, transport, identity, admin)
+    let held = Arc::downgrade(&log);
+    let opened = node.serve(builder, lock, log, transport, identity, admin);
+    if opened.is_err() {
+        wait_released(&held);
+    }
+    opened
+}
+
+/// A handshake that was being judged when the start was refused still holds the log store for a moment; whoever tries
+/// again at once must not be told that the directory is in use.
+fn wait_released(log: &Weak<WalStore>) {
+    let deadline = Instant::now() + RELEASE;
+    while log.strong_count() > 0 && Instant::now() < deadline {
+        thread::sleep(HEARING_LOOK);
+    }
 }
 
 fn bind(builder: &Builder) -> Result<Arc<TcpTransport>, OpenError> {
