@@ -34,17 +34,26 @@ impl World {
     }
 }
 
+/// A copy of the directory at one moment: taken again whenever the database added or removed a file meanwhile.
+fn image(dir: &Path) -> TempDir {
+    let names = || -> Vec<_> { fs::read_dir(dir).unwrap().map(|f| f.unwrap().file_name()).collect() };
+    for _ in 0..1000 {
+        let (copy, before) = (tempfile::tempdir().unwrap(), names());
+        let whole = before.iter().all(|name| fs::copy(dir.join(name), copy.path().join(name)).is_ok());
+        if whole && before == names() {
+            return copy;
+        }
+    }
+    panic!("the directory never stands still");
+}
+
 impl MachineFixture for World {
     fn kind(&self) -> Arc<dyn MachineKind> {
         Arc::new(ErasedKind::new(Arc::clone(&self.store), self.dir.path().to_path_buf()))
     }
 
     fn crash_and_reopen(&mut self) {
-        let copy = tempfile::tempdir().unwrap();
-        for file in fs::read_dir(self.dir.path()).unwrap() {
-            let path = file.unwrap().path();
-            fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
-        }
+        let copy = image(self.dir.path());
         self.store.stop();
         *self = World::at(copy);
     }
