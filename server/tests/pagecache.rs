@@ -64,6 +64,15 @@ fn flushed(data: &Path) -> usize {
     files.filter(|f| f.as_ref().is_ok_and(|f| f.path().extension().is_some_and(|e| e == "sst"))).count()
 }
 
+/// Waits, under load, until every node has a table file of contents: only then can log and contents part in a cut.
+async fn contents_are_flushed(nodes: &Nodes) {
+    let began = Instant::now();
+    while !nodes.nodes.iter().all(|n| flushed(&n.data) > 0) {
+        assert!(began.elapsed() < PATIENCE, "contents were never flushed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// What a sparse file takes.
 fn disk_bytes(file: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
@@ -85,8 +94,8 @@ async fn nothing_acknowledged_is_lost_without_the_page_cache() {
         let round = format!("seed-{seed}");
         let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, &round, *seed);
         clients.acknowledge(writes()).await;
+        contents_are_flushed(&nodes).await;
         nodes.kill_all().unwrap();
-        assert!(nodes.nodes.iter().all(|n| flushed(&n.data) > 0), "contents were never flushed");
         println!("{round}: replay with PONTOON_SEED={seed}");
         for (report, sum) in cut_power(&nodes, &shim, &last, *seed).iter().zip(&mut recycled) {
             *sum += report.recycled;
