@@ -54,7 +54,8 @@ impl<S: Storage> Raft<S> {
             self.become_candidate();
             self.term
         };
-        let request = VoteRequest { last: self.log.last_pos(), transfer: kind == Campaign::Transfer };
+        let transfer = kind == Campaign::Transfer && !mutant::is(Mutant::TransferWithoutMark);
+        let request = VoteRequest { last: self.log.last_pos(), transfer };
         for at in 0..self.tracker.len() {
             let Some(to) = self.tracker.id_at(at).filter(|id| self.tracker.is_voter(*id)) else { continue };
             if to == self.id {
@@ -71,6 +72,9 @@ impl<S: Storage> Raft<S> {
     /// Is a membership change committed, but not applied? What cannot be read counts as one.
     fn may_have_unapplied_conf_change(&self) -> bool {
         let (mut low, end) = (self.log.applied().next(), self.log.committed().next());
+        if mutant::is(Mutant::CampaignsWithChange) {
+            return false;
+        }
         let is_change = |e: &Entry| e.kind != EntryKind::Normal;
         while low < end {
             match self.log.slice(low, end, self.config.page_limit()) {
@@ -89,9 +93,9 @@ impl<S: Storage> Raft<S> {
     pub(crate) fn on_vote_request(&mut self, m: &Message, request: VoteRequest) {
         let pre = matches!(m.body, Body::PreVote(_));
         let free = self.vote.is_none() && self.lead.is_none();
-        let may = self.vote == m.from || free || (pre && m.term > self.term);
+        let may = self.vote == m.from || free || (pre && m.term > self.term) || mutant::is(Mutant::VotesTwice);
         let trace = self.vote_trace(m, request);
-        if may && self.log.is_up_to_date(request.last) {
+        if may && (self.log.is_up_to_date(request.last) || mutant::is(Mutant::VoteForOlderLog)) {
             self.trace.note(|| Trace::VoteCast(trace));
             self.send_in(m.from, m.term, vote_answer(pre, false));
             if !pre {
@@ -124,7 +128,7 @@ impl<S: Storage> Raft<S> {
 
     /// The leader's check that a quorum still answers (thesis 6.2).
     pub(crate) fn check_quorum(&mut self) {
-        if !self.tracker.is_quorum_active() {
+        if !self.tracker.is_quorum_active() && !mutant::is(Mutant::QuorumNotChecked) {
             self.trace.note(|| Trace::QuorumLost);
             self.become_follower(self.term, ReplicaId::NONE);
         }

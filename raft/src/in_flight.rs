@@ -11,7 +11,7 @@ use crate::state::{HardState, Snapshot, SoftState};
 use std::collections::VecDeque;
 
 /// See the file's head.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     /// The latest `Ready`'s.
     pub(crate) number: ReadyNumber,
@@ -30,7 +30,7 @@ pub(crate) struct InFlight {
 }
 
 /// A write that was handed out: what its completion proves (raft-core 14.3).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ticket {
     pub(crate) number: ReadyNumber,
     /// The completion counts in this term only (ABA, 14.4).

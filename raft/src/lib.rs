@@ -51,6 +51,7 @@ mod config;
 mod election;
 mod entry;
 mod error;
+mod fingerprint;
 mod ids;
 mod in_flight;
 mod invariants;

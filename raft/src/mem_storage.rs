@@ -14,7 +14,7 @@ use crate::storage::{InitialState, Storage, StorageError};
 pub struct SnapshotOutOfDate;
 
 /// A `Storage` in memory, with the writes that a driver needs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct MemStorage {
     /// Last stored hard state.
     hard_state: HardState,

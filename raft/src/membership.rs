@@ -9,6 +9,7 @@ use crate::confchange::{Changer, ConfChangeError};
 use crate::entry::{Entry, EntryKind};
 use crate::error::StepError;
 use crate::ids::{Index, ReplicaId};
+use crate::mutant::{self, Mutant};
 use crate::raft::Raft;
 use crate::replication::Empty;
 use crate::state::ConfState;
@@ -34,7 +35,7 @@ impl<S: Storage> Raft<S> {
         let pending = earlier.or(self.leader().map(|l| l.pending_conf)).unwrap_or_default();
         let applied = self.log.applied();
         let (joint, leaves) = (self.tracker.is_joint(), change.changes.is_empty());
-        if pending > applied {
+        if pending > applied && !mutant::is(Mutant::PendingIgnored) {
             return Some(ConfChangeRefusal::Unapplied { pending, applied });
         }
         if joint && !leaves {
@@ -81,7 +82,7 @@ impl<S: Storage> Raft<S> {
 
     /// Quorums changed: what they hold may be committed now, what they confirmed may be served.
     fn lead_new_config(&mut self) {
-        if self.maybe_commit() {
+        if !mutant::is(Mutant::NewQuorumNotAsked) && self.maybe_commit() {
             self.release_waiting_reads();
             self.broadcast_append(Empty::Send);
         } else {
@@ -98,7 +99,7 @@ impl<S: Storage> Raft<S> {
     pub(crate) fn auto_leave(&mut self) {
         let applied = self.log.applied();
         let due = self.tracker.auto_leave() && self.leader().is_some_and(|l| applied >= l.pending_conf);
-        if !due {
+        if !due || mutant::is(Mutant::NeverLeaves) {
             return;
         }
         let leave = Entry { kind: EntryKind::ConfChangeV2, ..Entry::default() };

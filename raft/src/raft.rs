@@ -23,7 +23,7 @@ use crate::tracker::{Tracker, WindowLimits};
 use bytes::Bytes;
 
 /// See the file's head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Raft<S> {
     /// Own id.
     pub(crate) id: ReplicaId,
@@ -50,7 +50,7 @@ pub(crate) struct Raft<S> {
     /// No votes before (see `Config::hold_votes_after_start`); 0 otherwise.
     pub(crate) votes_held_until: Tick,
     /// State of the generator that timeouts are drawn from.
-    rng: u64,
+    pub(crate) rng: u64,
     /// To send at once. Invariant: nothing to self, nothing that rests on unstable state.
     pub(crate) outbox: Vec<Message>,
     /// To send, or to step here, once everything unstable now is durable (S6, S7).
@@ -66,7 +66,7 @@ pub(crate) struct Raft<S> {
 }
 
 /// The roles of Raft 5.1 with their data.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Role {
     Follower,
     PreCandidate,
@@ -75,7 +75,7 @@ pub(crate) enum Role {
 }
 
 /// What only a leader knows; a step-down forgets it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Leader {
     /// When heartbeats were last due.
     pub(crate) heartbeat_start: Tick,
@@ -87,6 +87,10 @@ pub(crate) struct Leader {
     pub(crate) uncommitted: u64,
     /// Reads that wait.
     pub(crate) reads: ReadQueue,
+}
+
+fn holds_votes(config: &Config) -> bool {
+    config.hold_votes_after_start && !mutant::is(Mutant::LeaseForgottenInRestart)
 }
 
 impl<S: Storage> Raft<S> {
@@ -111,7 +115,7 @@ impl<S: Storage> Raft<S> {
             now,
             election_start: now,
             election_timeout: config.election_tick,
-            votes_held_until: if config.hold_votes_after_start { now + config.election_tick } else { 0 },
+            votes_held_until: if holds_votes(config) { now + config.election_tick } else { 0 },
             rng: config.seed ^ config.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             outbox: Vec::new(),
             after_append: Vec::new(),
@@ -209,7 +213,9 @@ impl<S: Storage> Raft<S> {
 
     /// May this replica win an election? Not while a snapshot is being installed (S38).
     pub(crate) fn is_promotable(&self) -> bool {
-        self.tracker.contains(self.id) && !self.tracker.is_learner(self.id) && self.log.unstable_snapshot().is_none()
+        let votes = !self.tracker.is_learner(self.id) || mutant::is(Mutant::LearnerCampaigns);
+        let installs = self.log.unstable_snapshot().is_some() && !mutant::is(Mutant::CampaignsInInstall);
+        self.tracker.contains(self.id) && votes && !installs
     }
 }
 
@@ -242,7 +248,9 @@ impl<S: Storage> Raft<S> {
             if self.config.check_quorum {
                 self.check_quorum();
             }
-            self.abort_transfer();
+            if !mutant::is(Mutant::TransferForever) {
+                self.abort_transfer();
+            }
         }
         let (now, every) = (self.now, self.config.heartbeat_tick);
         let Some(leader) = self.leader_mut() else { return };
@@ -281,7 +289,7 @@ impl<S: Storage> Raft<S> {
 impl<S: Storage> Raft<S> {
     /// Forgets everything that belongs to the role and the term so far. The same term keeps its vote (S1).
     fn reset(&mut self, term: Term) {
-        if term != self.term {
+        if term != self.term || mutant::is(Mutant::ResetForgetsVote) {
             self.term = term;
             self.vote = ReplicaId::NONE;
         }
@@ -339,7 +347,7 @@ impl<S: Storage> Raft<S> {
         self.role = Role::Leader(Box::new(Leader {
             heartbeat_start: self.now,
             transferee: ReplicaId::NONE,
-            pending_conf: self.log.last_index(),
+            pending_conf: if mutant::is(Mutant::PendingForgotten) { Index::NONE } else { self.log.last_index() },
             uncommitted: 0,
             reads: ReadQueue::default(),
         }));
@@ -367,7 +375,7 @@ impl<S: Storage> Raft<S> {
     /// own term is durable, and crashes, may win the same term a second time and put other entries at the same
     /// positions. So they wait, unless the original's bytes are wanted.
     fn post(&mut self, m: Message) {
-        let asks = self.config.strict && matches!(m.body, Body::Vote(_));
+        let asks = self.config.strict && matches!(m.body, Body::Vote(_)) && !mutant::is(Mutant::AsksBeforeSync);
         if asks || m.body.is_after_append() {
             self.after_append.push(m);
         } else {
@@ -408,7 +416,8 @@ impl<S: Storage> Raft<S> {
                 self.trace.note(|| Trace::StaleCompletion { own, term });
             }
         }
-        if let Some(index) = snapshot {
+        let counts = term == self.term || !mutant::is(Mutant::InstallForgotten);
+        if let Some(index) = snapshot.filter(|_| counts) {
             self.log.stable_snapshot_to(index);
             self.log.applied_to(index);
             self.auto_leave();
@@ -429,7 +438,8 @@ impl<S: Storage> Raft<S> {
         let payload = self.log.applied_pages(upto);
         self.auto_leave();
         if let Some(leader) = self.leader_mut() {
-            leader.uncommitted = leader.uncommitted.saturating_sub(payload);
+            let given_back = if mutant::is(Mutant::UncommittedKept) { 0 } else { payload };
+            leader.uncommitted = leader.uncommitted.saturating_sub(given_back);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::error::{StartError, StepError};
 use crate::ids::{Index, LogPos, ReplicaId, Term, Tick};
 use crate::in_flight::{InFlight, Released, Ticket};
 use crate::message::{Body, Message};
+use crate::mutant::{self, Mutant};
 use crate::raft::Raft;
 use crate::ready::{Fetch, Ready, ReadyNumber};
 use crate::state::ConfState;
@@ -22,12 +23,12 @@ use crate::trace::Trace;
 use bytes::Bytes;
 
 /// One replica. See the crate's page for the order of calls.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RawNode<S: Storage> {
     /// The state machine of the paper.
     pub(crate) raft: Raft<S>,
     /// What was handed out.
-    in_flight: InFlight,
+    pub(crate) in_flight: InFlight,
 }
 
 impl<S: Storage> RawNode<S> {
@@ -297,8 +298,9 @@ impl<S: Storage> RawNode<S> {
         let writes = ready.hard_state.is_some() || !ready.entries.is_empty() || ready.snapshot.is_some();
         let any = writes || !self.raft.after_append.is_empty();
         let mut held = 0;
+        let overtakes = mutant::is(Mutant::AnswerOvertakesWrites) && !writes;
         for m in self.raft.after_append.drain(..) {
-            if synchronous && m.to != own {
+            if (synchronous || overtakes) && m.to != own {
                 ready.messages.push(m);
             } else {
                 self.in_flight.held.push_back((number, m));

@@ -10,6 +10,7 @@ use crate::entry::Entry;
 use crate::error::StepError;
 use crate::ids::{Index, ReplicaId, Tick};
 use crate::message::Body;
+use crate::mutant::{self, Mutant};
 use crate::raft::Raft;
 use crate::ready::ReadState;
 use crate::storage::Storage;
@@ -23,7 +24,7 @@ pub(crate) const MAX_READS: usize = 4096;
 const MAX_ROUNDS: usize = 64;
 
 /// A leader's reads.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct ReadQueue {
     /// Position of the last request or round; counts from 1.
     newest: u64,
@@ -40,7 +41,7 @@ pub(crate) struct ReadQueue {
 }
 
 /// One request.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Read {
     /// Who asked; `NONE` or the own id for the own driver.
     from: ReplicaId,
@@ -69,7 +70,7 @@ impl ReadQueue {
 
     /// No lease any more in this leadership.
     pub(crate) fn break_lease(&mut self) {
-        self.lease_broken = true;
+        self.lease_broken = !mutant::is(Mutant::LeaseKeptInTransfer);
     }
 
     fn is_full(&self) -> bool {
@@ -82,9 +83,9 @@ impl ReadQueue {
         if is_confirmed { self.open.pop_front().map(|(_, read, index)| (read, index)) } else { None }
     }
 
-    fn confirm_rounds(&mut self, confirmed: u64) {
+    fn confirm_rounds(&mut self, confirmed: u64, now: Tick) {
         while let Some((_, sent)) = self.rounds.front().copied().filter(|(position, _)| *position <= confirmed) {
-            self.confirmed_at = Some(sent);
+            self.confirmed_at = Some(if mutant::is(Mutant::LeaseFromAnswer) { now } else { sent });
             self.rounds.pop_front();
         }
     }
@@ -101,7 +102,7 @@ impl<S: Storage> Raft<S> {
         if leader.reads.is_full() {
             return if own { Err(StepError::ReadDropped) } else { Ok(()) };
         }
-        if !committed_own {
+        if !committed_own && !mutant::is(Mutant::ReadBeforeOwnCommit) {
             leader.reads.waiting.push(read);
         } else if self.admit(read) {
             self.broadcast_heartbeat();
@@ -112,7 +113,7 @@ impl<S: Storage> Raft<S> {
     /// Answers a read at once if the leadership needs no proof; else true: a round of heartbeats is due.
     fn admit(&mut self, read: Read) -> bool {
         let index = self.log.committed();
-        if self.tracker.is_only_voter(self.id) || self.has_read_lease() {
+        if self.tracker.is_only_voter(self.id) || self.has_read_lease() || mutant::is(Mutant::ReadUnconfirmed) {
             self.answer_read(read, index);
             return false;
         }
@@ -163,7 +164,8 @@ impl<S: Storage> Raft<S> {
     /// A heartbeat's answer confirms all positions up to its context. What it cannot know is not believed.
     pub(crate) fn on_read_ack(&mut self, from: ReplicaId, context: &[u8]) {
         let Ok(bytes) = <[u8; 8]>::try_from(context) else { return };
-        let position = u64::from_le_bytes(bytes);
+        let newest = self.leader().filter(|_| mutant::is(Mutant::ReadAckAnyPosition)).map(|l| l.reads.newest);
+        let position = newest.unwrap_or(u64::from_le_bytes(bytes));
         if self.leader().is_some_and(|l| position <= l.reads.newest) {
             self.tracker.ack_read(from, position);
             self.release_confirmed_reads();
@@ -172,9 +174,9 @@ impl<S: Storage> Raft<S> {
 
     /// Answers, in order, what a quorum of both halves has confirmed.
     pub(crate) fn release_confirmed_reads(&mut self) {
-        let confirmed = self.tracker.confirmed_read();
+        let (confirmed, now) = (self.tracker.confirmed_read(), self.now);
         if let Some(leader) = self.leader_mut() {
-            leader.reads.confirm_rounds(confirmed);
+            leader.reads.confirm_rounds(confirmed, now);
         }
         while let Some((read, index)) = self.leader_mut().and_then(|l| l.reads.pop_confirmed(confirmed)) {
             self.answer_read(read, index);

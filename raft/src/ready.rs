@@ -22,7 +22,7 @@ impl ReadyNumber {
 }
 
 /// A read that is linearizable once `index` is applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ReadState {
     /// Apply up to here before answering.
     pub index: Index,
@@ -91,7 +91,7 @@ impl Ready {
 }
 
 /// Entries that the storage did not have in memory. Fetch them, then call `RawNode::resume_append` with `to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fetch {
     /// For whom: a follower, or the own id when they are to be applied here.
     pub to: ReplicaId,

@@ -9,6 +9,7 @@ use crate::error::StepError;
 use crate::ids::{Index, LogPos, ReplicaId, Term};
 use crate::log::{Appended, Splice};
 use crate::message::{Append, AppendResp, Body};
+use crate::mutant::{self, Mutant};
 use crate::raft::Raft;
 use crate::ready::Fetch;
 use crate::status::FlowState;
@@ -34,6 +35,9 @@ impl<S: Storage> Raft<S> {
         let term = self.term;
         self.log.append(positioned.map(|(e, index)| Entry { term, index: Index(index), ..e }));
         let ack = AppendResp { index: self.log.last_index(), reject: None };
+        if let Some(own) = self.tracker.progress_mut(self.id).filter(|_| mutant::is(Mutant::CountsItselfEarly)) {
+            let _ = own.acked(ack.index);
+        }
         self.send(self.id, Body::AppendResp(ack));
         first
     }
@@ -115,7 +119,8 @@ impl<S: Storage> Raft<S> {
         let (limits, first) = (self.tracker.limits(), self.log.first_index());
         let Some(member) = self.tracker.get_mut(from) else { return };
         let progress = &mut member.progress;
-        let caught_up = index == progress.matched() && progress.state() == FlowState::Probe;
+        let known = index == progress.matched() && !mutant::is(Mutant::KnownAckIgnored);
+        let caught_up = known && progress.state() == FlowState::Probe;
         if !progress.acked(index) && !caught_up {
             return;
         }
@@ -166,7 +171,8 @@ impl<S: Storage> Raft<S> {
         for at in 0..self.tracker.len() {
             let Some(to) = self.tracker.id_at(at).filter(|id| *id != self.id) else { continue };
             let Some(progress) = self.tracker.progress_mut(to) else { continue };
-            let commit = progress.matched().min(committed);
+            let cut = !mutant::is(Mutant::HeartbeatCommitUncut);
+            let commit = if cut { progress.matched().min(committed) } else { committed };
             progress.set_sent_commit(commit);
             self.send(to, Body::Heartbeat { commit, context: context.clone() });
         }
@@ -177,7 +183,9 @@ impl<S: Storage> Raft<S> {
         let last = self.log.last_index();
         let Some(progress) = self.tracker.progress_mut(from) else { return };
         progress.set_active(true);
-        progress.resume();
+        if !mutant::is(Mutant::HeartbeatWakesNobody) {
+            progress.resume();
+        }
         if progress.matched() < last || progress.state() == FlowState::Probe {
             self.send_append(from, Empty::Send);
         }
@@ -198,7 +206,8 @@ impl<S: Storage> Raft<S> {
         let answer = match self.log.append_after(prev, entries, commit) {
             Appended::Done { last_new, conflict, splice } => {
                 self.trace_splice(conflict, splice);
-                AppendResp { index: last_new, reject: None }
+                let index = if mutant::is(Mutant::AcksOwnLast) { self.log.last_index() } else { last_new };
+                AppendResp { index, reject: None }
             }
             Appended::Refused => self.refuse_append(from, prev),
             Appended::ConflictBelowCommit(found) => {

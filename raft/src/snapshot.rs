@@ -8,6 +8,7 @@ use crate::confchange::restore;
 use crate::error::StepError;
 use crate::ids::{Index, LogPos, ReplicaId};
 use crate::message::{AppendResp, Body};
+use crate::mutant::{self, Mutant};
 use crate::raft::{Raft, Role};
 use crate::state::Snapshot;
 use crate::status::{FlowState, ProgressStatus};
@@ -81,7 +82,7 @@ impl<S: Storage> Raft<S> {
     /// Replaces log and membership; false if there is no need or no right to.
     fn restore(&mut self, snapshot: Snapshot) -> Result<bool, StepError> {
         let pos: LogPos = snapshot.meta.pos();
-        if pos.index <= self.log.committed() {
+        if pos.index <= self.log.committed() && !mutant::is(Mutant::StaleSnapshotRestored) {
             return Ok(false);
         }
         if !matches!(self.role, Role::Follower) {
@@ -90,11 +91,12 @@ impl<S: Storage> Raft<S> {
             return Ok(false);
         }
         let conf = &snapshot.meta.conf_state;
-        if !conf.is_voter(self.id) && !conf.learners.contains(&self.id) {
+        let lists_self = conf.is_voter(self.id) || conf.learners.contains(&self.id);
+        if !lists_self && !mutant::is(Mutant::ForeignSnapshotRestored) {
             self.trace.note(|| Trace::RestoreWithoutSelf { conf: conf.clone() });
             return Ok(false);
         }
-        if self.log.has(pos) {
+        if self.log.has(pos) && !mutant::is(Mutant::CoveredSnapshotRestored) {
             self.fast_forward(pos);
             return Ok(false);
         }

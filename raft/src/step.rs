@@ -8,6 +8,7 @@ use crate::config::ReadMode;
 use crate::error::StepError;
 use crate::ids::{Index, ReplicaId, Term};
 use crate::message::{AppendResp, Body, Message, VoteRequest};
+use crate::mutant::{self, Mutant};
 use crate::raft::{Raft, Role};
 use crate::storage::Storage;
 use crate::trace::{Trace, VoteTrace};
@@ -48,7 +49,7 @@ impl<S: Storage> Raft<S> {
     }
 
     fn judge_term(&mut self, m: &Message) -> Standing {
-        if m.term == Term::NONE || m.term == self.term {
+        if m.term == Term::NONE || m.term == self.term || self.mistakes_term(m) {
             Standing::Current
         } else if m.term > self.term {
             self.judge_higher(m)
@@ -56,6 +57,12 @@ impl<S: Storage> Raft<S> {
             self.on_lower_term(m);
             Standing::Settled
         }
+    }
+
+    /// Only a seeded bug does.
+    fn mistakes_term(&self, m: &Message) -> bool {
+        let (lower, higher) = (mutant::is(Mutant::OldTermHandled), mutant::is(Mutant::HigherTermIgnored));
+        (lower && m.term < self.term) || (higher && m.term > self.term && m.body.is_response())
     }
 
     fn judge_higher(&mut self, m: &Message) -> Standing {
@@ -67,6 +74,7 @@ impl<S: Storage> Raft<S> {
                 return Standing::Settled;
             }
             // Neither asking nor answering about the future moves anybody there (S25).
+            Body::PreVote(_) if mutant::is(Mutant::PreVoteRaisesTerm) => {}
             Body::PreVote(_) | Body::PreVoteResp { reject: false } => return Standing::Current,
             _ => {}
         }
@@ -82,6 +90,7 @@ impl<S: Storage> Raft<S> {
 
     fn on_lower_term(&mut self, m: &Message) {
         match &m.body {
+            Body::Append(_) | Body::Heartbeat { .. } if mutant::is(Mutant::StuckLeaderNotTold) => {}
             // A leader that is stuck behind must learn the term (S26).
             Body::Append(_) | Body::Heartbeat { .. } if self.config.check_quorum || self.config.pre_vote => {
                 let answer = AppendResp { index: Index::NONE, reject: None };
@@ -106,7 +115,8 @@ impl<S: Storage> Raft<S> {
     /// Is a leader known and alive, so that nobody else may be elected?
     fn in_lease(&self) -> bool {
         let leader_known = !self.lead.is_none() && self.elapsed() < self.config.election_tick;
-        self.config.check_quorum && (leader_known || self.now < self.votes_held_until)
+        let held = leader_known || self.now < self.votes_held_until;
+        self.config.check_quorum && held && !mutant::is(Mutant::LeaseNotHeld)
     }
 
     /// Does a leader's read lease rest on this replica?

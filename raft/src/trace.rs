@@ -202,7 +202,7 @@ pub struct LogPointers {
 }
 
 /// Collects traces, or does nothing.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tracer {
     /// Collecting at all?
     on: bool,

@@ -6,6 +6,7 @@
 use super::{BrokenConfig, ConfChangeError};
 use crate::conf_change::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Protocol};
 use crate::ids::{Index, ReplicaId};
+use crate::mutant::{self, Mutant};
 use crate::tracker::{Roles, Tracker};
 
 /// Applies changes to a copy of a tracker.
@@ -55,7 +56,7 @@ impl<'a> Changer<'a> {
             return Err(ConfChangeError::ZeroVoters);
         }
         for member in new.iter_mut().filter(|m| m.roles.has(Roles::INCOMING)) {
-            member.roles.insert(Roles::OUTGOING);
+            member.roles.insert(if mutant::is(Mutant::NoOutgoingHalf) { Roles::NONE } else { Roles::OUTGOING });
         }
         self.run(&mut new, ops)?;
         new.auto_leave = auto_leave;
@@ -72,7 +73,11 @@ impl<'a> Changer<'a> {
             member.roles.remove(Roles::OUTGOING);
             if member.roles.has(Roles::LEARNER_NEXT) {
                 member.roles.remove(Roles::LEARNER_NEXT);
-                member.roles.insert(Roles::LEARNER);
+                member.roles.insert(if mutant::is(Mutant::LeaveForgetsLearners) {
+                    Roles::NONE
+                } else {
+                    Roles::LEARNER
+                });
             }
         }
         new.drop_roleless();
@@ -109,6 +114,9 @@ impl<'a> Changer<'a> {
     fn make_learner(&self, new: &mut Tracker, id: ReplicaId) {
         let member = new.entry(id, self.first_probe());
         member.roles.remove(Roles::INCOMING);
+        if mutant::is(Mutant::DemotedAtOnce) {
+            member.roles.remove(Roles::OUTGOING);
+        }
         let role = if member.roles.has(Roles::OUTGOING) { Roles::LEARNER_NEXT } else { Roles::LEARNER };
         member.roles.insert(role);
     }

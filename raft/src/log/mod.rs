@@ -10,13 +10,14 @@ pub(crate) use unstable::{Splice, StableOutcome, Unstable};
 
 use crate::entry::Entry;
 use crate::ids::{Index, LogPos, Term};
+use crate::mutant::{self, Mutant};
 use crate::state::Snapshot;
 use crate::storage::{Storage, StorageError};
 use crate::trace::LogPointers;
 use std::collections::VecDeque;
 
 /// See the file's head.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct RaftLog<S> {
     /// Stable entries and snapshot.
     storage: S,
@@ -33,7 +34,7 @@ pub(crate) struct RaftLog<S> {
 }
 
 /// Committed entries on their way to the state machine (raft-core 13.2).
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Pages {
     /// Encoded bytes that may be on their way; one entry always may.
     limit: u64,
@@ -47,7 +48,7 @@ struct Pages {
     open: VecDeque<Page>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Page {
     last: Index,
     encoded: u64,
@@ -207,12 +208,14 @@ impl<S: Storage> RaftLog<S> {
 
     /// Appends what a leader sent: at a proven conflict, or at the end (raft-core 7.2, S4).
     pub(crate) fn append_after(&mut self, prev: LogPos, entries: Vec<Entry>, commit: Index) -> Appended {
-        if !self.has(prev) {
+        let unchecked = mutant::is(Mutant::PrevNotChecked) && prev.index <= self.last_index();
+        if !self.has(prev) && !unchecked {
             return Appended::Refused;
         }
         let last_new = prev.index.plus(entries.len() as u64);
-        let commit = commit.min(last_new);
-        let new_at = entries.iter().position(|e| !self.has(e.pos()));
+        let uncut = mutant::is(Mutant::AppendCommitUncut);
+        let commit = commit.min(if uncut { self.last_index().max(last_new) } else { last_new });
+        let new_at = entries.iter().position(|e| self.is_new(e));
         let (mut conflict, mut splice) = (None, None);
         if let Some(skip) = new_at {
             let first = entries[skip].pos();
@@ -226,6 +229,13 @@ impl<S: Storage> RaftLog<S> {
         }
         assert!(self.commit_to(commit), "commit {commit} was cut to an entry that the log holds");
         Appended::Done { last_new, conflict, splice }
+    }
+
+    /// Does this entry of a leader contradict the log, or continue it?
+    fn is_new(&self, entry: &Entry) -> bool {
+        let keeps = mutant::is(Mutant::ConflictKept) && entry.index <= self.last_index();
+        let cuts = mutant::is(Mutant::AppendTruncates) && entry.index > self.committed;
+        (!self.has(entry.pos()) && !keeps) || cuts
     }
 
     /// Raises the commit index; false, and nothing happens, if the log does not reach so far (raft-core S41).
@@ -282,14 +292,18 @@ impl<S: Storage> RaftLog<S> {
 impl<S: Storage> RaftLog<S> {
     /// Last index that may be applied; unstable entries only if the same `Ready` persists them first (S9).
     fn last_appliable(&self, with_unstable: bool) -> Index {
-        if with_unstable { self.committed } else { self.committed.min(self.unstable.offset().prev()) }
+        if with_unstable || mutant::is(Mutant::AppliesUnstable) {
+            self.committed
+        } else {
+            self.committed.min(self.unstable.offset().prev())
+        }
     }
 
     /// Are there committed entries to hand out?
     pub(crate) fn has_page(&self, with_unstable: bool) -> bool {
         !self.pages.paused
             && !self.pages.uncached
-            && self.unstable.snapshot().is_none()
+            && (self.unstable.snapshot().is_none() || mutant::is(Mutant::AppliesInInstall))
             && self.applying < self.last_appliable(with_unstable)
     }
 
@@ -308,10 +322,11 @@ impl<S: Storage> RaftLog<S> {
     pub(crate) fn accept_page(&mut self, entries: &[Entry], with_unstable: bool) {
         let Some(last) = entries.last().map(|e| e.index) else { return };
         assert!(self.applying < last && last <= self.committed, "page ends at {last}: {:?}", self.pointers());
-        let encoded = entries.iter().map(Entry::encoded_size).sum();
+        let counted = entries.iter().filter(|_| !mutant::is(Mutant::PageLimitPerReady));
+        let encoded = counted.map(Entry::encoded_size).sum();
         let payload = entries.iter().map(Entry::payload_size).sum();
         let rest = last < self.last_appliable(with_unstable);
-        self.applying = last;
+        self.applying = if mutant::is(Mutant::PageSkipsRest) { self.committed } else { last };
         self.pages.size += encoded;
         self.pages.paused = self.pages.size >= self.pages.limit || rest;
         self.pages.open.push_back(Page { last, encoded, payload });

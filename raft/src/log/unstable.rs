@@ -6,11 +6,12 @@
 
 use crate::entry::Entry;
 use crate::ids::{Index, LogPos, Term};
+use crate::mutant::{self, Mutant};
 use crate::state::Snapshot;
 use std::collections::VecDeque;
 
 /// See the file's head.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Unstable {
     /// A snapshot to install before the entries.
     snapshot: Option<Box<Snapshot>>,
@@ -117,7 +118,7 @@ impl Unstable {
         if pos.index < self.offset {
             return StableOutcome::IsSnapshot;
         }
-        if term != pos.term {
+        if term != pos.term && !mutant::is(Mutant::StableWithoutTerm) {
             return StableOutcome::Mismatch(LogPos::new(term, pos.index));
         }
         self.entries.drain(..=self.at(pos.index));
@@ -139,7 +140,9 @@ impl Unstable {
     pub(crate) fn restore(&mut self, snapshot: Snapshot) {
         self.offset = snapshot.meta.index.next();
         self.in_progress = self.offset;
-        self.entries.clear();
+        if !mutant::is(Mutant::RestoreKeepsTail) {
+            self.entries.clear();
+        }
         self.snapshot = Some(Box::new(snapshot));
         self.snapshot_in_progress = false;
     }
@@ -155,7 +158,9 @@ impl Unstable {
             Splice::Replaced(first)
         } else {
             self.entries.truncate(self.at(first));
-            self.in_progress = self.in_progress.min(first);
+            if !mutant::is(Mutant::CutKeepsMark) {
+                self.in_progress = self.in_progress.min(first);
+            }
             Splice::Truncated(first)
         };
         self.entries.extend(entries);

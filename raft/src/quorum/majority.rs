@@ -3,6 +3,7 @@
 //! Invariant: with `n` voters it takes `n / 2 + 1`; the answers do not hang on the order of the slice.
 
 use super::{INFINITE, VoteResult};
+use crate::mutant::{self, Mutant};
 
 /// The largest value that a majority has reached. A voter that never answered counts as 0.
 /// Sorts `values` in place.
@@ -13,13 +14,14 @@ pub fn reached(values: &mut [u64]) -> u64 {
         return INFINITE;
     }
     values.sort_unstable();
-    values[n - (n / 2 + 1)]
+    let needed = if mutant::is(Mutant::HalfCommits) { (n / 2).max(1) } else { n / 2 + 1 };
+    values[n - needed]
 }
 
 /// Result of an election with `yes` and `no` answers among `voters`.
 #[must_use]
 pub fn vote(yes: usize, no: usize, voters: usize) -> VoteResult {
-    let needed = voters / 2 + 1;
+    let needed = if mutant::is(Mutant::HalfElects) { (voters / 2).max(1) } else { voters / 2 + 1 };
     if voters == 0 || yes >= needed {
         VoteResult::Won
     } else if voters - no >= needed {

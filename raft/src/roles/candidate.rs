@@ -5,6 +5,7 @@
 
 use crate::error::StepError;
 use crate::message::{Body, Message};
+use crate::mutant::{self, Mutant};
 use crate::raft::{Raft, Role};
 use crate::storage::Storage;
 use crate::trace::Trace;
@@ -32,6 +33,7 @@ impl<S: Storage> Raft<S> {
                 return self.on_snapshot(m.from, *snapshot);
             }
             Body::PreVoteResp { reject } if pre => self.on_vote_resp(&m, kind, !reject),
+            Body::PreVoteResp { reject } if mutant::is(Mutant::PreVotesCount) => self.on_vote_resp(&m, kind, !reject),
             Body::VoteResp { reject } if !pre => self.on_vote_resp(&m, kind, !reject),
             Body::TimeoutNow => {
                 let (term, role, from) = (self.term, self.state_role(), m.from);

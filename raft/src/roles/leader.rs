@@ -7,6 +7,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::StepError;
 use crate::ids::{Index, LogPos};
 use crate::message::{Body, Message};
+use crate::mutant::{self, Mutant};
 use crate::raft::Raft;
 use crate::replication::Empty;
 use crate::storage::Storage;
@@ -41,7 +42,7 @@ impl<S: Storage> Raft<S> {
         if !self.tracker.contains(self.id) {
             return Err(StepError::ProposalDropped);
         }
-        if let Some(transferee) = transferee {
+        if let Some(transferee) = transferee.filter(|_| !mutant::is(Mutant::ProposalsInTransfer)) {
             self.trace.note(|| Trace::ProposalDuringTransfer { term, transferee });
             return Err(StepError::ProposalDropped);
         }
@@ -65,7 +66,7 @@ impl<S: Storage> Raft<S> {
             }
             if self.may_propose_change(entry, pending)? {
                 pending = Some(Index(index));
-            } else {
+            } else if !mutant::is(Mutant::RefusedProposed) {
                 *entry = Entry { replaced: true, ..Entry::default() };
             }
         }

@@ -5,10 +5,11 @@
 //! what is in the window. Memory is taken by the first message, not before.
 
 use crate::ids::Index;
+use crate::mutant::{self, Mutant};
 use std::collections::VecDeque;
 
 /// How much may be in flight to one follower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WindowLimits {
     /// Messages.
     pub max_msgs: usize,
@@ -17,7 +18,7 @@ pub struct WindowLimits {
 }
 
 /// Appends in flight, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Inflights {
     /// Last index and payload bytes of each message. Bound: `limits.max_msgs`.
     window: VecDeque<(Index, u64)>,
@@ -48,7 +49,7 @@ impl Inflights {
             && last <= index
         {
             self.window.pop_front();
-            self.bytes -= bytes;
+            self.bytes -= if mutant::is(Mutant::WindowBytesLeak) { 0 } else { bytes };
         }
         if self.window.is_empty() && self.window.capacity() > KEPT {
             self.window = VecDeque::new();
@@ -59,7 +60,8 @@ impl Inflights {
     #[must_use]
     pub fn is_full(&self) -> bool {
         let WindowLimits { max_msgs, max_bytes } = self.limits;
-        self.window.len() >= max_msgs || (max_bytes != 0 && self.bytes >= max_bytes)
+        let full = self.window.len() >= max_msgs || (max_bytes != 0 && self.bytes >= max_bytes);
+        full && !mutant::is(Mutant::WindowUnlimited)
     }
 
     /// Messages in flight.

@@ -52,7 +52,7 @@ impl Roles {
 }
 
 /// One member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     /// Who it is.
     pub id: ReplicaId,

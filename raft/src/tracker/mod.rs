@@ -13,6 +13,7 @@ pub use member::{Member, Roles};
 pub use progress::Progress;
 
 use crate::ids::{Index, ReplicaId};
+use crate::mutant::{self, Mutant};
 use crate::quorum::{VoteResult, joint, majority};
 use crate::state::ConfState;
 
@@ -28,7 +29,7 @@ pub struct Tally {
 }
 
 /// The membership and everything that is kept per member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tracker {
     /// Sorted by id, unique. Bound: the members of one group.
     members: Vec<Member>,
@@ -176,7 +177,9 @@ impl Tracker {
 
     /// No read is confirmed by anybody.
     pub fn reset_reads(&mut self) {
-        self.members.iter_mut().for_each(|m| m.read_ack = 0);
+        if !mutant::is(Mutant::ReadAcksKept) {
+            self.members.iter_mut().for_each(|m| m.read_ack = 0);
+        }
     }
 
     /// `id` answered a vote request. Its first answer counts (raft-core S35).
@@ -188,7 +191,9 @@ impl Tracker {
 
     /// A new election: nobody has answered.
     pub fn reset_votes(&mut self) {
-        self.members.iter_mut().for_each(|m| m.vote = None);
+        if !mutant::is(Mutant::VotesKept) {
+            self.members.iter_mut().for_each(|m| m.vote = None);
+        }
     }
 
     /// How the election stands. The counts leave learners out.
@@ -234,7 +239,7 @@ impl Tracker {
     fn reached(&self, value: impl Fn(&Member) -> u64) -> u64 {
         let half = |role| {
             let (mut stack, mut heap, mut n) = ([0u64; STACK], Vec::new(), 0);
-            for member in self.members.iter().filter(|m| m.roles.has(role)) {
+            for member in self.members.iter().filter(|m| counts(m, role)) {
                 if n < STACK {
                     stack[n] = value(member);
                 } else {
@@ -248,6 +253,9 @@ impl Tracker {
             heap.extend_from_slice(&stack);
             majority::reached(&mut heap)
         };
+        if mutant::is(Mutant::OneHalfCommits) && self.is_joint() {
+            return half(Roles::INCOMING).max(half(Roles::OUTGOING));
+        }
         half(Roles::INCOMING).min(half(Roles::OUTGOING))
     }
 
@@ -266,6 +274,11 @@ impl Tracker {
         };
         joint::vote(half(Roles::INCOMING), half(Roles::OUTGOING))
     }
+}
+
+fn counts(member: &Member, role: Roles) -> bool {
+    let learns = mutant::is(Mutant::LearnersCount) && role == Roles::INCOMING && member.roles.is_learner();
+    member.roles.has(role) || learns
 }
 
 /// Voters of one half up to which a quorum is counted on the stack.

@@ -6,10 +6,11 @@
 
 use super::inflights::{Inflights, WindowLimits};
 use crate::ids::Index;
+use crate::mutant::{self, Mutant};
 use crate::status::{FlowState, ProgressStatus};
 
 /// How the leader feeds one member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Flow {
     /// One append at a time, until an answer shows where the logs match.
     Probe {
@@ -31,7 +32,7 @@ enum Flow {
 }
 
 /// What the leader knows of one member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Progress {
     /// Highest index known to be durable there. Invariant: `< next`.
     matched: Index,
@@ -63,7 +64,8 @@ impl Progress {
 
     /// Back to the beginning of a leadership, with `last` the own last index.
     pub fn reset(&mut self, last: Index) {
-        *self = Progress::new(last.next());
+        let matched = if mutant::is(Mutant::MatchKept) { self.matched.min(last) } else { Index::NONE };
+        *self = Progress { matched, ..Progress::new(last.next()) };
         self.recently_active = false;
     }
 
@@ -96,7 +98,9 @@ impl Progress {
     /// The snapshot never arrived: probe behind what is known, not behind it (raft-core S18).
     pub fn abort_snapshot(&mut self) {
         if let Flow::Snapshot { pending } = &mut self.flow {
-            *pending = Index::NONE;
+            if !mutant::is(Mutant::FailedSnapshotCounts) {
+                *pending = Index::NONE;
+            }
             self.become_probe();
         }
     }
