@@ -5,4 +5,5 @@
 
 pub mod append;
 pub mod contestants;
+pub mod drive;
 pub mod table;

@@ -1,0 +1,198 @@
+//! Three nodes as processes: starting, killing, asking.
+//!
+//! Leaves to others: what is asked (`control`). Invariant: processes and directories are gone when a `Cluster` is
+//! dropped; ports and directories of a node never change, so that a restart is the same node.
+
+use super::Failure;
+use super::control::{Counters, Order, Reply};
+use super::measure::Usage;
+use super::options::{ClusterOptions, MachineName};
+use pontoon_server::harness::free_ports;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Nodes of a cluster.
+pub(crate) const NODES: u64 = 3;
+/// How long a group may be without a leader before a run gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often leaders are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// See the file's head.
+pub(crate) struct Cluster {
+    dir: TempDir,
+    options: ClusterOptions,
+    machine: MachineName,
+    ports: Vec<u16>,
+    nodes: BTreeMap<u64, Node>,
+}
+
+/// A process and its two pipes.
+struct Node {
+    child: Child,
+    orders: ChildStdin,
+    replies: BufReader<ChildStdout>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Node {
+    fn tell(&mut self, order: &Order) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        self.orders.write_all(&line)?;
+        Ok(self.orders.flush()?)
+    }
+
+    fn hear(&mut self) -> Result<Reply, Failure> {
+        let mut line = String::new();
+        if self.replies.read_line(&mut line)? == 0 {
+            return Err("a node ended".into());
+        }
+        match serde_json::from_str(&line)? {
+            Reply::Failed(why) => Err(why.into()),
+            reply => Ok(reply),
+        }
+    }
+}
+
+impl Cluster {
+    /// Ports and directories; nothing runs.
+    pub(crate) fn new(options: &ClusterOptions, machine: MachineName) -> Result<Cluster, Failure> {
+        let base = options.data.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = tempfile::Builder::new().prefix("pontoon-drive-").tempdir_in(base)?;
+        let ports = free_ports(NODES as usize)?;
+        Ok(Cluster { dir, options: options.clone(), machine, ports, nodes: BTreeMap::new() })
+    }
+
+    /// The directory of all.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts those that do not run and waits until they are open.
+    pub(crate) fn start(&mut self) -> Result<Duration, Failure> {
+        let began = Instant::now();
+        let missing: Vec<u64> = (1..=NODES).filter(|id| !self.nodes.contains_key(id)).collect();
+        for id in &missing {
+            let node = self.spawn(*id)?;
+            self.nodes.insert(*id, node);
+        }
+        for id in missing {
+            self.node(id)?.hear()?;
+        }
+        Ok(began.elapsed())
+    }
+
+    fn spawn(&self, id: u64) -> Result<Node, Failure> {
+        let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
+        let dir: PathBuf = self.dir().join(format!("node-{id}"));
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["node", "--node", &id.to_string(), "--ports", &ports.join(",")])
+            .args(["--groups", &self.options.groups.to_string(), "--pollers", &self.options.pollers.to_string()])
+            .args(["--machine", self.machine.as_str()])
+            .arg("--dir")
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let orders = child.stdin.take().ok_or("no pipe to a node")?;
+        let replies = BufReader::new(child.stdout.take().ok_or("no pipe from a node")?);
+        Ok(Node { child, orders, replies })
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, id: u64) {
+        self.nodes.remove(&id);
+    }
+
+    /// SIGKILL of all.
+    pub(crate) fn kill_all(&mut self) {
+        for node in self.nodes.values_mut() {
+            let _ended_already = node.child.kill();
+        }
+        self.nodes.clear();
+    }
+
+    fn node(&mut self, id: u64) -> Result<&mut Node, Failure> {
+        Ok(self.nodes.get_mut(&id).ok_or_else(|| format!("node {id} does not run"))?)
+    }
+
+    /// Asks every running node at once; answers by node.
+    pub(crate) fn ask(&mut self, order: &Order) -> Result<BTreeMap<u64, Reply>, Failure> {
+        self.nodes.values_mut().try_for_each(|node| node.tell(order))?;
+        let mut answers = BTreeMap::new();
+        for (id, node) in &mut self.nodes {
+            answers.insert(*id, node.hear().map_err(|e| format!("node {id}: {e}"))?);
+        }
+        Ok(answers)
+    }
+
+    /// What is read of each node from outside.
+    pub(crate) fn usage(&self) -> Result<Vec<Usage>, Failure> {
+        self.nodes.values().map(|node| Usage::of(node.child.id())).collect()
+    }
+
+    /// Sums of all nodes' counters.
+    pub(crate) fn counters(&mut self, mark: bool) -> Result<Counters, Failure> {
+        let mut sum = Counters::default();
+        for reply in self.ask(&Order::Counters { mark })?.into_values() {
+            let Reply::Counters(c) = reply else { return Err(unexpected(&reply)) };
+            sum.acked += c.acked;
+            sum.reads += c.reads;
+            sum.driver_cpu_us += c.driver_cpu_us;
+            sum.entries += c.entries;
+            sum.syncs += c.syncs;
+            sum.log_bytes += c.log_bytes;
+            sum.messages += c.messages;
+            sum.allocations = c.allocations.map(|n| n + sum.allocations.unwrap_or(0));
+        }
+        Ok(sum)
+    }
+
+    /// Waits until all running nodes agree on a living leader of every group; how many each leads, and the time taken.
+    pub(crate) fn wait_led(&mut self) -> Result<(BTreeMap<u64, u64>, Duration), Failure> {
+        let began = Instant::now();
+        loop {
+            if let Some(led) = self.led()? {
+                return Ok((led, began.elapsed()));
+            }
+            if began.elapsed() > PATIENCE {
+                return Err("groups stay without a leader".into());
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// How many groups each node leads, if all running nodes agree that every group is led.
+    fn led(&mut self) -> Result<Option<BTreeMap<u64, u64>>, Failure> {
+        let mut views = Vec::new();
+        for reply in self.ask(&Order::Leaders)?.into_values() {
+            let Reply::Leaders(view) = reply else { return Err(unexpected(&reply)) };
+            views.push(view);
+        }
+        let Some(first) = views.first() else { return Err("no node runs".into()) };
+        let whole = first.len() as u64 == self.options.groups && first.values().all(|l| self.nodes.contains_key(l));
+        if !whole || views.iter().any(|v| v != first) {
+            return Ok(None);
+        }
+        let mut led: BTreeMap<u64, u64> = self.nodes.keys().map(|id| (*id, 0)).collect();
+        first.values().for_each(|leader| *led.entry(*leader).or_default() += 1);
+        Ok(Some(led))
+    }
+}
+
+/// An answer to something else.
+pub(crate) fn unexpected(reply: &Reply) -> Failure {
+    format!("a node answered {reply:?}").into()
+}

@@ -1,0 +1,93 @@
+//! What the parent says to a node on its standard input, and what the node answers on its standard output: a JSON
+//! object a line, one answer to each order, in order.
+
+use super::options::LoadOptions;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// From the parent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Create this node's replica of every group.
+    Create,
+    /// Which groups are led, and by whom.
+    Leaders,
+    /// Start the driver thread; `share` of the load is this node's.
+    Load { options: LoadOptions, nodes: u64 },
+    /// Counters as they stand; `mark`: the histogram of latencies begins now.
+    Counters { mark: bool },
+    /// Stop the driver thread and tell what it saw.
+    Result,
+    /// What every group's replica here holds.
+    Digests,
+    /// Read back the last acknowledged write of each key: (group, key) to its stamp, of groups that this node leads.
+    ReadBack { wanted: Acked },
+    /// One write to each group that this node leads.
+    Touch,
+}
+
+/// The last acknowledged write: group, then key, then stamp.
+pub(crate) type Acked = BTreeMap<u64, BTreeMap<u64, u64>>;
+
+/// From a node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// Open, or whatever was asked is done.
+    Done,
+    /// To `Leaders`: leader by group, 0 for none.
+    Leaders(BTreeMap<u64, u64>),
+    /// To `Counters`.
+    Counters(Counters),
+    /// To `Result`.
+    Result(Outcome),
+    /// To `Digests`, by group.
+    Digests(BTreeMap<u64, Digest>),
+    /// To `ReadBack`, `Touch`: how many; what was wrong.
+    Checked { good: u64, bad: Vec<String> },
+    /// It could not be done.
+    Failed(String),
+}
+
+/// Monotonic counters of one node.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// Writes acknowledged to the driver, and reads answered.
+    pub(crate) acked: u64,
+    pub(crate) reads: u64,
+    /// CPU of the driver thread, microseconds.
+    pub(crate) driver_cpu_us: f64,
+    /// From the engine's metrics.
+    pub(crate) entries: f64,
+    pub(crate) syncs: f64,
+    pub(crate) log_bytes: f64,
+    pub(crate) messages: f64,
+    /// Calls of the allocator, where the build counts them.
+    pub(crate) allocations: Option<u64>,
+}
+
+/// What a driver thread saw.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// Writes acknowledged per group, the warm-up included.
+    pub(crate) per_group: BTreeMap<u64, u64>,
+    /// Stamps.
+    pub(crate) last: Acked,
+    /// Refused, never appended; and of unknown outcome.
+    pub(crate) refused: u64,
+    pub(crate) unknown: u64,
+    /// Latency in microseconds and how often, since the mark.
+    pub(crate) latencies: Vec<(u64, u64)>,
+}
+
+/// What a replica holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Digest {
+    /// Applied index.
+    pub(crate) applied: u64,
+    /// Commands (count) or pairs (memory, kv).
+    pub(crate) number: u64,
+    /// Bytes of them.
+    pub(crate) bytes: u64,
+    /// Over all of them, in order.
+    pub(crate) hash: u64,
+}

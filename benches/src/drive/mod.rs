@@ -1,0 +1,47 @@
+//! The load driver: three nodes as three processes on the loopback, the engine's public face driven from inside them.
+//!
+//! `options` what is asked; `cluster` starts, kills and asks the processes, `node` is one of them, `load` its driver
+//! thread, `machines` what is replicated, `measure` reads CPU, memory and floors, `report` prints. The runs: `run` (one
+//! point, and the check after a restart), `matrix`, `idle`, `failover`.
+//! Leaves to others: the log store alone (`table`), the Redis protocol (`redis-benchmark`).
+//! Invariant: a run that lost an acknowledged write, or whose replicas differ, fails.
+
+mod cluster;
+mod control;
+mod failover;
+mod idle;
+mod load;
+mod machines;
+mod matrix;
+mod measure;
+mod node;
+mod options;
+mod report;
+mod run;
+
+use clap::Parser;
+use options::{Cli, Command};
+use std::process::ExitCode;
+
+/// What went wrong, for people.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Parses, runs, prints.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        None => run::point(&cli.point),
+        Some(Command::Matrix(options)) => matrix::run(options),
+        Some(Command::Idle(options)) => idle::run(options),
+        Some(Command::Failover(options)) => failover::run(options),
+        Some(Command::Node(options)) => node::run(options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report::complain(&*failure);
+            ExitCode::FAILURE
+        }
+    }
+}

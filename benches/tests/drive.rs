@@ -1,0 +1,60 @@
+//! The load driver end to end, a second long: its JSON has the agreed keys, its counters make sense, its check ran.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use serde_json::Value;
+use std::process::Command;
+
+const KEYS: [&str; 19] = [
+    "groups",
+    "inflight",
+    "bytes",
+    "machine",
+    "writes_per_s",
+    "p50_us",
+    "p99_us",
+    "p999_us",
+    "cpu_us_per_write",
+    "driver_cpu_us_per_write",
+    "entries_per_sync",
+    "syncs_per_s",
+    "log_bytes_per_payload_byte",
+    "device_bytes_per_payload_byte",
+    "messages_per_write",
+    "rss_per_replica_bytes",
+    "floor_rtt_us",
+    "floor_sync_us",
+    "allocations_per_write",
+];
+
+fn drive(args: &[&str]) -> Value {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("point.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drive"));
+    command.args(["--groups", "6", "--inflight", "48", "--bytes", "64", "--seconds", "1", "--json"]).arg(&json);
+    let output = command.arg("--data").arg(dir.path()).args(args).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
+}
+
+#[test]
+fn a_point_has_exactly_the_agreed_keys() {
+    let point = drive(&["--machine", "count"]);
+    let mut found: Vec<&str> = point.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut wanted = KEYS.to_vec();
+    (found.sort_unstable(), wanted.sort_unstable());
+    assert_eq!(found, wanted);
+    // Three nodes write each entry, and at most 48 are in flight: three batches could hold all of them.
+    let entries = point["entries_per_sync"].as_f64().unwrap();
+    assert!((1.0..=48.0).contains(&entries), "{entries}");
+    // Payloads are written once a replica, and not much besides.
+    assert!(point["log_bytes_per_payload_byte"].as_f64().unwrap() >= 1.0);
+}
+
+#[test]
+fn keys_are_read_back_after_the_restart() {
+    for machine in ["memory", "kv"] {
+        let point = drive(&["--machine", machine, "--reads", "0.2", "--zipf", "1.0"]);
+        assert_eq!(point["machine"], machine);
+    }
+    assert!(drive(&["--open-loop", "300"])["writes_per_s"].as_f64().unwrap() < 600.0);
+}
