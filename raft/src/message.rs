@@ -5,6 +5,7 @@
 
 use crate::entry::Entry;
 use crate::ids::{Index, LogPos, ReplicaId, Term};
+use crate::mutant::{self, Mutant};
 use crate::state::{HardState, Snapshot};
 use bytes::Bytes;
 
@@ -281,6 +282,10 @@ impl Body {
     /// Leaves only when everything unstable at the moment of sending is durable (raft-core S6, S7).
     #[must_use]
     pub fn is_after_append(&self) -> bool {
-        matches!(self, Body::AppendResp(_) | Body::VoteResp { .. } | Body::PreVoteResp { .. })
+        match self {
+            Body::AppendResp(resp) => resp.reject.is_none() || !mutant::is(Mutant::EarlyRefusals),
+            Body::VoteResp { .. } | Body::PreVoteResp { .. } => true,
+            _ => false,
+        }
     }
 }

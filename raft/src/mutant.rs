@@ -5,15 +5,16 @@
 //! Invariant: production never calls `activate`.
 
 macro_rules! mutants {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident,)*; harmless alone: $($(#[$other_doc:meta])* $other:ident,)*) => {
         /// A bug that a checker must find. Each breaks one rule of raft-core 17 or one law of the house.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Mutant {
             $($(#[$doc])* $name,)*
+            $($(#[$other_doc])* $other,)*
         }
 
         impl Mutant {
-            /// All of them.
+            /// All that a checker must find alone.
             pub const ALL: &'static [Mutant] = &[$(Mutant::$name,)*];
         }
     };
@@ -184,6 +185,11 @@ mutants! {
     AppliesInInstall,
     /// Uncommitted bytes are never given back (S11).
     UncommittedKept,
+
+    ; harmless alone:
+    /// A refused append is answered before the write that it came with is durable (S6, S7). It promises nothing but the
+    /// term; it takes away what covers for `CompletionWithoutTerm`.
+    EarlyRefusals,
 }
 
 #[cfg(feature = "mutants")]
@@ -192,18 +198,19 @@ mod active {
     use std::cell::Cell;
 
     thread_local! {
-        static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+        /// A bit for each.
+        static ACTIVE: Cell<u128> = const { Cell::new(0) };
     }
 
-    /// Switches a bug on for this thread, or all off.
-    pub fn activate(mutant: Option<Mutant>) {
-        ACTIVE.set(mutant);
+    /// Switches these bugs on for this thread, and all others off.
+    pub fn activate(mutants: impl IntoIterator<Item = Mutant>) {
+        ACTIVE.set(mutants.into_iter().fold(0, |bits, m| bits | 1 << m as u32));
     }
 
     /// Is this bug on?
     #[must_use]
     pub fn is(mutant: Mutant) -> bool {
-        ACTIVE.get() == Some(mutant)
+        ACTIVE.get() >> mutant as u32 & 1 == 1
     }
 }
 
