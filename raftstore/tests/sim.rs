@@ -1,4 +1,5 @@
-//! Simulated worlds. `PONTOON_SEED=7` runs one, `PONTOON_SEEDS=0..2000` many (use `--release`); the summary is printed.
+//! Simulated worlds. `PONTOON_SEED=7` runs one, `PONTOON_SEEDS=0..2000` many (use `--release`). At the end a table says how
+//! often each thing happened and in how many worlds, and a line that begins with `SIM {` says it for machines.
 //! `PONTOON_STORY=3` beside a seed prints what happened to group 3.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
@@ -6,6 +7,7 @@ use pontoon_raftstore::ids::GroupId;
 use pontoon_raftstore::sim::{Report, Script, Swarm, Verdict, run, run_told};
 use pontoon_raftstore::testing::seeds;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::Command;
 use std::sync::Once;
 use std::time::Instant;
@@ -31,31 +33,70 @@ fn replay_line(seed: u64) -> String {
     format!("replay: PONTOON_SEED={seed} cargo test --release -p pontoon-raftstore --test sim worlds -- --nocapture")
 }
 
+/// What a range of worlds comes to.
+#[derive(Default)]
+struct Tally {
+    /// By verdict.
+    verdicts: BTreeMap<&'static str, u64>,
+    /// By name: how often, and in how many worlds.
+    counts: BTreeMap<String, (u64, u64)>,
+    /// Seeds that did not pass.
+    failed: Vec<u64>,
+}
+
+impl Tally {
+    fn take(&mut self, report: &Report) {
+        let verdict = match report.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Violation(_) => "violation",
+            Verdict::Unknown(_) => "unknown",
+            Verdict::Vacuous(_) => "vacuous",
+        };
+        *self.verdicts.entry(verdict).or_default() += 1;
+        for (name, n) in &report.counts {
+            let (total, worlds) = self.counts.entry(name.clone()).or_default();
+            (*total, *worlds) = (*total + n, *worlds + u64::from(*n > 0));
+        }
+        self.failed.extend((!report.passed()).then_some(report.seed));
+    }
+
+    fn print(&self, range: &Range<u64>, seconds: f64) {
+        let n = range.end - range.start;
+        let per_hour = n as f64 * 3600.0 / seconds;
+        println!("{:>12} {:>7}  what", "times", "worlds");
+        self.counts.iter().for_each(|(name, (total, worlds))| println!("{total:>12} {worlds:>7}  {name}"));
+        println!("{n} seeds: {:?}, {per_hour:.0} seeds an hour", self.verdicts);
+        let counts: Vec<String> = self.counts.iter().map(|(name, (n, w))| format!("{name:?}:[{n},{w}]")).collect();
+        println!(
+            "SIM {{\"seeds\":\"{}..{}\",\"verdicts\":{:?},\"failed\":{:?},\"seconds\":{seconds:.1},\"seeds_per_hour\":{per_hour:.0},\"counts\":{{{}}}}}",
+            range.start,
+            range.end,
+            self.verdicts,
+            self.failed,
+            counts.join(",")
+        );
+    }
+}
+
 #[test]
 fn worlds() {
     hush();
-    let (began, mut totals, mut failed) = (Instant::now(), BTreeMap::new(), Vec::new());
-    let range = seeds(SEEDS);
-    let n = range.end - range.start;
-    for seed in range {
+    let (began, mut tally, range) = (Instant::now(), Tally::default(), seeds(SEEDS));
+    let about = std::env::var("PONTOON_STORY").ok().map(|g| GroupId(g.parse().unwrap()));
+    for seed in range.clone() {
         let began = Instant::now();
-        let about = std::env::var("PONTOON_STORY").ok().map(|g| GroupId(g.parse().unwrap()));
         let report = run_told(seed, Swarm::draw(seed), about);
         report.story.iter().for_each(|line| println!("{line}"));
-        if !report.passed() || n == 1 {
+        if !report.passed() || range.end - range.start == 1 {
             println!("{report}\n{}", replay_line(seed));
         }
         if began.elapsed().as_secs() > 20 {
             println!("seed {seed} took {:?}", began.elapsed());
         }
-        report.counts.iter().for_each(|(name, n)| *totals.entry(name.clone()).or_insert(0) += n);
-        if !report.passed() {
-            failed.push(report);
-        }
+        tally.take(&report);
     }
-    let per_hour = n as f64 * 3600.0 / began.elapsed().as_secs_f64();
-    println!("{n} seeds, {} failed, {per_hour:.0} seeds an hour; totals: {totals:#?}", failed.len());
-    assert!(failed.is_empty(), "{}", failed.iter().map(|r: &Report| replay_line(r.seed) + "\n").collect::<String>());
+    tally.print(&range, began.elapsed().as_secs_f64());
+    assert!(tally.failed.is_empty(), "{}", tally.failed.iter().map(|s| replay_line(*s) + "\n").collect::<String>());
 }
 
 /// Scripted worlds (`tests/worlds/*.txt`); `PONTOON_STORY=1` prints what happened.

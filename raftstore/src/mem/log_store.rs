@@ -45,6 +45,8 @@ struct Inner {
     fault: Option<WriteFault>,
     /// Completed syncs.
     syncs: u64,
+    /// Writes that a fault met.
+    failed: u64,
     /// What became durable since somebody looked, if somebody does.
     journal: Option<Vec<LogBatch>>,
 }
@@ -117,6 +119,12 @@ impl MemDisk {
         self.inner.lock().syncs
     }
 
+    /// Writes that failed since the disk was made.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.inner.lock().failed
+    }
+
     /// A copy of the durable part, as somebody might take of a directory.
     #[must_use]
     pub fn copy(&self) -> Arc<MemDisk> {
@@ -137,6 +145,7 @@ pub struct MemLogStore {
 
 impl MemLogStore {
     fn fail(inner: &mut Inner, fault: WriteFault, seq: StoreSeq, batch: &LogBatch) -> WriteFailed {
+        inner.failed += 1;
         inner.unsynced.push((seq, batch.clone()));
         if fault == WriteFault::FailedButDurable {
             inner.sync();

@@ -28,6 +28,8 @@ struct Inner {
     removed: BTreeMap<SpoolId, File>,
     /// Writes to let through before the disk is full.
     full_after: Option<u32>,
+    /// Writes that found it full.
+    refused: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -66,6 +68,12 @@ impl MemFiles {
     /// There is room again.
     pub fn make_room(&self) {
         self.inner.lock().full_after = None;
+    }
+
+    /// Writes that found the disk full since it was made.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.inner.lock().refused
     }
 
     /// Files that exist, staged ones included.
@@ -111,7 +119,10 @@ impl MemSnapshotFiles {
     fn charge_write(&self) -> io::Result<()> {
         let mut inner = self.medium.inner.lock();
         match &mut inner.full_after {
-            Some(0) => Err(io::Error::new(io::ErrorKind::StorageFull, "disk full")),
+            Some(0) => {
+                inner.refused += 1;
+                Err(io::Error::new(io::ErrorKind::StorageFull, "disk full"))
+            }
             Some(left) => {
                 *left -= 1;
                 Ok(())

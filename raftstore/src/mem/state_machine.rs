@@ -54,7 +54,7 @@ pub struct AppliedCommand {
 }
 
 /// What fails next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MachineFault {
     /// `apply` of this group.
     Apply(GroupId),
@@ -83,6 +83,8 @@ struct Inner {
     live: Contents,
     /// Met once.
     fault: Option<MachineFault>,
+    /// Faults that were met.
+    met: BTreeMap<MachineFault, u64>,
     /// What was staged since somebody looked, if somebody does.
     applied: Option<Vec<AppliedCommand>>,
 }
@@ -92,6 +94,7 @@ impl Inner {
         let met = self.fault == Some(fault);
         if met {
             self.fault = None;
+            *self.met.entry(fault).or_default() += 1;
         }
         met
     }
@@ -128,6 +131,12 @@ impl MemMachineDisk {
     /// Something fails next.
     pub fn fail_next(&self, fault: MachineFault) {
         self.inner.lock().fault = Some(fault);
+    }
+
+    /// The faults that machines met since the medium was made, and how often each.
+    #[must_use]
+    pub fn met(&self) -> BTreeMap<MachineFault, u64> {
+        self.inner.lock().met.clone()
     }
 
     /// From now on, or since the last call: the commands that machines were given, in order.

@@ -25,9 +25,14 @@ impl World {
             left = left.saturating_sub(*weight);
             hit
         });
-        if let Some((fault, _)) = drawn.copied()
-            && self.inject(fault)
-        {
+        if let Some((fault, _)) = drawn.copied() {
+            self.strike(fault);
+        }
+    }
+
+    /// This fault, now, if it can happen.
+    pub(super) fn strike(&mut self, fault: Fault) {
+        if self.inject(fault) {
             self.count(format!("fault {fault:?}"));
             self.note(|| format!("fault {fault:?}"));
         }
@@ -39,7 +44,7 @@ impl World {
         let node = *self.rng.pick(&ids);
         let up = self.nodes[&node].up.is_some();
         match fault {
-            Fault::Isolate | Fault::Split | Fault::OneWay | Fault::CutLink => self.cut(fault, node, &ids),
+            Fault::Isolate | Fault::Split | Fault::OneWay | Fault::CutLink => return self.cut(fault, node, &ids),
             Fault::CrashAll => ids.iter().for_each(|id| self.crash_if_up(*id)),
             _ if !up => return false,
             Fault::CrashNow => self.crash_if_up(node),
@@ -69,7 +74,8 @@ impl World {
         power.arm(point, skip);
     }
 
-    fn cut(&mut self, fault: Fault, node: NodeId, ids: &[NodeId]) {
+    /// Returns whether there is anything to cut.
+    fn cut(&mut self, fault: Fault, node: NodeId, ids: &[NodeId]) -> bool {
         let pairs: Vec<(NodeId, NodeId)> = ids.iter().flat_map(|a| ids.iter().map(|b| (*a, *b))).collect();
         let side: Vec<NodeId> = ids.iter().copied().filter(|_| self.rng.chance(500)).collect();
         let other = *self.rng.pick(ids);
@@ -81,7 +87,9 @@ impl World {
         };
         // Some cuts are noticed by the connections, some just swallow.
         let noticed = self.rng.chance(400);
-        for (a, b) in pairs.into_iter().filter(|p| p.0 != p.1 && hits(p)) {
+        let pairs: Vec<_> = pairs.into_iter().filter(|p| p.0 != p.1 && hits(p)).collect();
+        let any = !pairs.is_empty();
+        for (a, b) in pairs {
             self.network.cut(a, b);
             if noticed {
                 self.net.set_link(a, b, false);
@@ -91,6 +99,7 @@ impl World {
         }
         let until = self.soon(Duration::from_secs(14));
         self.put(until, What::Repair);
+        any
     }
 
     /// Cut links work again.
@@ -123,10 +132,14 @@ impl World {
     fn break_disk(&mut self, fault: Fault, node: NodeId) {
         let fails = *self.rng.pick(&[WriteFault::Failed, WriteFault::FailedButDurable]);
         let writes = self.rng.below(4) as u32;
-        let node = &self.nodes[&node];
+        let (id, node) = (node, &self.nodes[&node]);
         match fault {
             Fault::WriteFails => node.disk.fail_next_write(fails),
-            Fault::FilesFull => node.files.fill_after(writes),
+            Fault::FilesFull => {
+                node.files.fill_after(writes);
+                // Something has to be written there to meet it.
+                self.snapshot_some(id);
+            }
             _ => node.machines.values().for_each(|m| m.flush()),
         }
     }
@@ -152,6 +165,14 @@ impl World {
         let (at, boot) = (self.soon(Duration::from_secs(15)), self.nodes[&node].boots);
         self.put(at, What::Exit(node, boot));
         true
+    }
+
+    fn snapshot_some(&mut self, node: NodeId) {
+        let Some(up) = &self.nodes[&node].up else { return };
+        for group in up.handle.groups().iter().map(|s| s.group).take(4) {
+            let _refused_is_fine = up.handle.snapshot_now(group, nobody(&up.power));
+        }
+        self.wake_up(node);
     }
 
     fn administrate(&mut self, fault: Fault, node: NodeId) -> bool {

@@ -10,14 +10,14 @@ use super::network::Network;
 use super::node::{DURABLE, Running, SimNode, VOLATILE};
 use super::script::Command;
 use super::story::Story;
-use super::swarm::Swarm;
+use super::swarm::{Fault, Swarm};
 use super::verdict::{Report, Verdict};
 use crate::codec::Digest;
 use crate::env::Instant;
 use crate::group_spec::GroupSpec;
 use crate::ids::{GroupId, NodeId};
-use crate::mem::{MemClock, MemNet, Packet, Power};
-use crate::testing::{Cell, LifecycleCell, Rng};
+use crate::mem::{MemClock, MemNet, Packet};
+use crate::testing::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub(super) enum What {
     Client(usize),
     /// Something goes wrong.
     Fault,
+    /// This goes wrong, unless it did before.
+    Owed(Fault),
     /// A node starts.
     Start(NodeId),
     /// The process of this start ends (poisoned).
@@ -161,6 +163,7 @@ impl World {
         }
         let first = self.soon(self.swarm.fault_every * 2).after(Duration::from_secs(2));
         self.put(first, What::Fault);
+        self.owe_faults();
         self.put(Instant(1).after(self.swarm.fault_phase), What::Heal);
     }
 
@@ -216,6 +219,7 @@ impl World {
             What::Deliver(packet, boot) => self.deliver(packet, boot),
             What::Client(client) => self.client(client),
             What::Fault => self.next_fault(),
+            What::Owed(fault) => self.on_owed(fault),
             What::Start(node) => self.start(node),
             What::Exit(node, boot) => {
                 if self.running(node, boot).is_some() {
@@ -243,6 +247,8 @@ impl World {
         let Some(up) = self.running(id, boot).filter(|up| up.wake[part] == Some(now)) else { return };
         if held > now {
             up.wake[part] = None;
+            let paused = self.nodes[&id].paused > now;
+            self.count(if paused { "turns held by a pause" } else { "turns held by a hung disk" });
             return self.arm(id, part, held);
         }
         (up.wake[part], up.expected[part]) = (None, false);
@@ -280,12 +286,15 @@ impl World {
     }
 
     /// When a part with work turns: a lag, and for whoever writes, the length of the write.
-    fn delay_of(&mut self, id: NodeId, part: usize) -> Instant {
+    pub(super) fn delay_of(&mut self, id: NodeId, part: usize) -> Instant {
         let mut at = self.soon(self.swarm.lag);
         if self.writes(id, part) {
             let (low, high) = self.swarm.write;
             let (times, until) = self.nodes[&id].slow;
             let times = if self.now < until { times } else { 1 };
+            if times > 1 {
+                self.count("writes slowed");
+            }
             let length = low + Duration::from_nanos(self.rng.below((high - low).as_nanos() as u64 + 1));
             // Pollers that write by themselves do not write in every turn.
             let share = if part < self.swarm.config.pollers { 4 } else { 1 };
@@ -294,7 +303,7 @@ impl World {
         at
     }
 
-    fn arm(&mut self, id: NodeId, part: usize, at: Instant) {
+    pub(super) fn arm(&mut self, id: NodeId, part: usize, at: Instant) {
         let boot = self.nodes[&id].boots;
         let Some(up) = self.running(id, boot) else { return };
         if up.wake[part].is_none_or(|wake| at < wake) {
@@ -304,7 +313,7 @@ impl World {
     }
 
     /// After anything happened on a node: checks, frames, answers, further turns.
-    fn after(&mut self, id: NodeId) {
+    pub(super) fn after(&mut self, id: NodeId) {
         self.note_durable(id);
         self.note_applied(id);
         for packet in self.net.take_sent() {
@@ -330,7 +339,10 @@ impl World {
         let Some(up) = &self.nodes[&id].up else { return };
         if !up.power.is_on() {
             let point = up.power.cut_at();
-            self.count(point.map_or_else(|| "power cut".to_owned(), |p| format!("crash {p:?}")));
+            if let Some(point) = point {
+                self.count("crashes at a point");
+                self.count(format!("crash {point:?}"));
+            }
             return self.crash(id, self.swarm.down);
         }
         if up.handle.router().health().is_poisoned() {
@@ -348,6 +360,7 @@ impl World {
         let (from, to) = (packet.from.node, packet.to);
         let fate = self.network.fate(&self.swarm, self.now, from, to, packet.lane);
         match fate.arrivals.len() {
+            0 if self.network.is_cut(from, to) => self.count("frames cut off"),
             0 => self.count("frames lost"),
             1 => {}
             _ => self.count("frames duplicated"),
@@ -424,7 +437,7 @@ impl World {
     }
 
     /// A client thinks before its next operation.
-    fn rest(&mut self, client: usize) {
+    pub(super) fn rest(&mut self, client: usize) {
         if client >= self.due.len() {
             return; // scripted: it had one operation
         }
@@ -438,125 +451,5 @@ impl World {
         let pause = left * self.swarm.clients as u32 / missing as u32;
         let at = self.soon(pause.min(Duration::from_secs(4)));
         self.call_client(client, at);
-    }
-
-    pub(super) fn start(&mut self, id: NodeId) {
-        if self.nodes[&id].up.is_some() {
-            return;
-        }
-        let (power, nonce) = (Arc::new(Power::default()), self.rng.next_u64());
-        if !self.healed && self.rng.chance(150) {
-            self.arm_power(&power, 4);
-        }
-        let (net, clock) = (self.net.clone(), self.clock.clone());
-        let swarm = self.swarm.clone();
-        let node = self.nodes.get_mut(&id).expect("nodes are never removed");
-        let started = catch_unwind(AssertUnwindSafe(|| node.start(&swarm, &net, &clock, nonce, power.clone())));
-        match started {
-            Ok(Ok(true)) => self.started(id, &power),
-            Ok(Ok(false)) => {
-                self.count("crash while booting");
-                self.note_durable(id);
-                self.crash(id, Duration::from_secs(1));
-            }
-            Ok(Err(e)) => self.check(Err(format!("node {id} does not start: {e}"))),
-            Err(_) => self.check(Err(format!("node {id} panicked while booting"))),
-        }
-    }
-
-    fn started(&mut self, id: NodeId, power: &Arc<Power>) {
-        self.count("starts");
-        if !power.is_on() {
-            return self.after(id);
-        }
-        let groups = self.nodes[&id].up.as_ref().map(|up| up.handle.groups()).unwrap_or_default();
-        if let Some(stopped) = groups.iter().find(|g| g.quarantined.is_some()) {
-            return self.check(Err(format!(
-                "node {id}, group {} is stopped at boot: {:?}",
-                stopped.group, stopped.quarantined
-            )));
-        }
-        self.story.note(self.now, || format!("node {id} starts"));
-        self.tell_links(id, true);
-        let own = self.specs.iter().filter(|s| s.voters.contains(&id));
-        let handle = self.nodes[&id].up.as_ref().map(|up| up.handle.clone());
-        for spec in own {
-            let slot: Arc<LifecycleCell> = Cell::new(power.clone());
-            handle.iter().for_each(|h| h.create(spec.clone(), slot.clone()));
-        }
-        let parts = self.nodes[&id].up.as_ref().map_or(0, |up| up.parts.len());
-        for part in 0..parts {
-            let at = self.delay_of(id, part);
-            self.arm(id, part, at);
-        }
-        self.after(id);
-    }
-
-    /// The node dies now and starts again within `down`.
-    pub(super) fn crash(&mut self, id: NodeId, down: Duration) {
-        self.count("crashes");
-        self.story.note(self.now, || format!("node {id} crashes"));
-        let keep_all = self.rng.chance(self.swarm.kill);
-        let node = self.nodes.get_mut(&id).expect("nodes are never removed");
-        if let Some(up) = node.up.take() {
-            up.power.cut();
-            let dropped = catch_unwind(AssertUnwindSafe(|| drop(up)));
-            self.check(dropped.map_err(|_| format!("node {id} panicked when it was dropped")));
-        }
-        let node = &self.nodes[&id];
-        if keep_all {
-            node.disk.kill();
-        } else {
-            node.disk.crash(&mut self.rng);
-        };
-        node.files.crash(&mut self.rng);
-        node.machines.values().for_each(|m| m.crash());
-        self.net.forget(id);
-        let _lost = self.net.take_sent();
-        self.note_durable(id);
-        self.note_applied(id);
-        match self.facts.on_crashed(&self.nodes[&id], &self.kind_of) {
-            Ok(least) => self.nodes.get_mut(&id).expect("nodes are never removed").least_commits = least,
-            Err(why) => self.check(Err(why)),
-        }
-        self.clients.on_crash(id).into_iter().for_each(|c| self.rest(c));
-        self.tell_links(id, false);
-        let at = self.soon(if self.healed { Duration::from_millis(200) } else { down });
-        self.put(at, What::Start(id));
-    }
-
-    /// Peers notice that a node came or went, each in its own time.
-    fn tell_links(&mut self, id: NodeId, up: bool) {
-        let peers: Vec<NodeId> = self.nodes.keys().copied().filter(|n| *n != id).collect();
-        for peer in peers {
-            self.net.set_link(peer, id, up);
-            let at = self.soon(Duration::from_millis(50));
-            self.put(at, What::Link(peer, id, up));
-        }
-    }
-
-    fn heal(&mut self) {
-        self.healed = true;
-        self.clients.on_heal();
-        self.repair();
-        self.network.heal();
-        self.swarm.write.1 = self.swarm.write.1.min(Duration::from_millis(20)).max(self.swarm.write.0);
-        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for id in ids {
-            let node = self.nodes.get_mut(&id).expect("nodes are never removed");
-            (node.paused, node.hung, node.slow) = (self.now, self.now, (1, self.now));
-            node.files.make_room();
-            let stopped = node.up.as_ref().is_some_and(|up| {
-                up.power.disarm();
-                up.handle.groups().iter().any(|g| g.quarantined.is_some())
-            });
-            let down = node.up.is_none();
-            if stopped {
-                self.crash(id, Duration::from_millis(100));
-            } else if down {
-                let at = self.soon(Duration::from_millis(200));
-                self.put(at, What::Start(id));
-            }
-        }
     }
 }

@@ -1,0 +1,71 @@
+//! What a world owes: each kind of fault that its swarm drew hits at least once, or the world proves nothing about it.
+//!
+//! A kind is struck at a moment of its own, and again until its effect is seen: a write that failed, a turn that was held, a
+//! frame that a cut swallowed. Leaves to others: how a fault is done (`faults`), the verdict (`judge`).
+//! Invariant: `effect` counts what a fault did, never that it was ordered.
+
+use super::swarm::Fault;
+use super::world::{What, World};
+use crate::mem::MachineFault;
+use std::time::Duration;
+
+impl World {
+    /// Every drawn kind gets its moment.
+    pub(super) fn owe_faults(&mut self) {
+        let kinds: Vec<Fault> = self.swarm.faults.iter().map(|f| f.0).collect();
+        for fault in kinds {
+            let at = self.soon(self.swarm.fault_phase / 2).after(Duration::from_secs(3));
+            self.put(at, What::Owed(fault));
+        }
+    }
+
+    pub(super) fn on_owed(&mut self, fault: Fault) {
+        if self.healed || self.effect(fault) > 0 {
+            return;
+        }
+        self.strike(fault);
+        let again = self.soon(Duration::from_secs(2)).after(Duration::from_secs(1));
+        self.put(again, What::Owed(fault));
+    }
+
+    /// The first drawn kind without an effect.
+    pub(super) fn still_owed(&self) -> Option<Fault> {
+        self.swarm.faults.iter().map(|f| f.0).find(|fault| self.effect(*fault) == 0)
+    }
+
+    /// Puts the effects that the media saw beside the counts.
+    pub(super) fn count_effects(&mut self) {
+        let by_media =
+            [Fault::WriteFails, Fault::FilesFull, Fault::ApplyFails, Fault::CommitFails, Fault::DurableFails];
+        for fault in by_media {
+            let n = self.effect(fault);
+            self.counts.insert(format!("effect {fault:?}"), n);
+        }
+    }
+
+    fn effect(&self, fault: Fault) -> u64 {
+        let counted = |name: &str| self.counts.get(name).copied().unwrap_or_default();
+        match fault {
+            Fault::CrashAtPoint => counted("crashes at a point"),
+            Fault::SlowDisk => counted("writes slowed"),
+            Fault::HungDisk => counted("turns held by a hung disk"),
+            Fault::Pause => counted("turns held by a pause"),
+            Fault::Isolate | Fault::Split | Fault::OneWay | Fault::CutLink => {
+                counted(&format!("fault {fault:?}")).min(counted("frames cut off"))
+            }
+            Fault::WriteFails => self.nodes.values().map(|n| n.disk.failed()).sum(),
+            Fault::FilesFull => self.nodes.values().map(|n| n.files.refused()).sum(),
+            Fault::ApplyFails => self.met(|f| matches!(f, MachineFault::Apply(_) | MachineFault::ApplyPanics(_))),
+            Fault::CommitFails => self.met(|f| *f == MachineFault::Commit),
+            Fault::DurableFails => self.met(|f| *f == MachineFault::Durable),
+            Fault::CrashNow | Fault::CrashAll | Fault::Transfer | Fault::SnapshotNow | Fault::Flush => {
+                counted(&format!("fault {fault:?}"))
+            }
+        }
+    }
+
+    fn met(&self, which: impl Fn(&MachineFault) -> bool) -> u64 {
+        let machines = self.nodes.values().flat_map(|n| n.machines.values());
+        machines.flat_map(|m| m.met()).filter(|(f, _)| which(f)).map(|(_, n)| n).sum()
+    }
+}
