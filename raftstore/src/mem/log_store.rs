@@ -113,6 +113,12 @@ impl MemDisk {
         self.inner.lock().journal.replace(Vec::new()).unwrap_or_default()
     }
 
+    /// Does every call fail until it is opened anew?
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.inner.lock().poisoned.is_some()
+    }
+
     /// Completed syncs since the disk was made.
     #[must_use]
     pub fn syncs(&self) -> u64 {

@@ -76,6 +76,13 @@ impl MemFiles {
         self.inner.lock().refused
     }
 
+    /// A copy of what survives, as somebody might take of a directory.
+    #[must_use]
+    pub fn copy(&self) -> Arc<MemFiles> {
+        let files = self.inner.lock().files.iter().filter(|f| f.1.published).map(|(id, f)| (*id, f.clone())).collect();
+        Arc::new(MemFiles { inner: Mutex::new(Inner { files, ..Inner::default() }) })
+    }
+
     /// Files that exist, staged ones included.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -120,6 +120,14 @@ impl MemMachineDisk {
         inner.fault = None;
     }
 
+    /// A copy of what survives, as somebody might take of a directory.
+    #[must_use]
+    pub fn copy(&self) -> Arc<MemMachineDisk> {
+        let flushed = self.inner.lock().flushed.clone();
+        let inner = Inner { live: flushed.clone(), flushed, ..Inner::default() };
+        Arc::new(MemMachineDisk { persistence: self.persistence, inner: Mutex::new(inner) })
+    }
+
     /// The database flushes by itself.
     pub fn flush(&self) {
         if self.persistence == Persistence::Durable {
@@ -150,6 +158,12 @@ impl MemMachineDisk {
     pub fn contents(&self, group: GroupId, replica: ReplicaId, generation: Generation) -> Option<(Map, Map)> {
         let inner = self.inner.lock();
         inner.live.get(&(group, replica, generation)).map(|c| (c.data.clone(), c.meta.clone()))
+    }
+
+    /// Whose contents are visible.
+    #[must_use]
+    pub fn names(&self) -> Vec<(GroupId, ReplicaId, Generation)> {
+        self.inner.lock().live.keys().copied().collect()
     }
 
     /// A meta value of what would survive a crash now.

@@ -103,6 +103,18 @@ impl Clients {
         *self.counts.entry(name).or_default() += 1;
     }
 
+    /// From now on clients use this group.
+    pub(super) fn add_group(&mut self, group: GroupId) {
+        self.groups.push(group);
+    }
+
+    /// From now on nobody uses this group.
+    pub(super) fn drop_group(&mut self, group: GroupId) {
+        self.groups.retain(|g| *g != group);
+        self.leaders.remove(&group);
+        self.clients.iter_mut().for_each(|c| drop(c.wanted.take_if(|w| w.1 == group)));
+    }
+
     /// Operations begun.
     pub(super) fn begun(&self) -> u64 {
         self.counts.get("operations").copied().unwrap_or_default()
@@ -153,7 +165,7 @@ impl Clients {
 
     /// Mostly where the leader was; reads anywhere.
     fn choose(&mut self, group: GroupId, nodes: &Nodes) -> Option<NodeId> {
-        let up: Vec<NodeId> = nodes.values().filter(|n| n.up.is_some()).map(|n| n.id).collect();
+        let up: Vec<NodeId> = nodes.values().filter(|n| n.serving().is_some()).map(|n| n.id).collect();
         let known = self.leaders.get(&group).copied().filter(|n| up.contains(n));
         match known {
             Some(leader) if self.rng.chance(850) => Some(leader),
@@ -164,7 +176,7 @@ impl Clients {
 
     fn admit(&mut self, id: NodeId, op: &KvOp, group: GroupId, now: Instant, nodes: &Nodes) -> Option<Pending> {
         let node = nodes.get(&id)?;
-        let up = node.up.as_ref()?;
+        let up = node.serving()?;
         let pending = |waiting| Pending { op: op.clone(), group, node: id, boot: node.boots, began: now, waiting };
         if op.is_read() {
             let slot: Arc<ReadCell> = Cell::new(up.power.clone());

@@ -7,12 +7,12 @@
 use super::facts_log::Pasts;
 use super::node::SimNode;
 use crate::codec::{Digest, ReplicaRecord, SnapshotFrame, decode_messages};
-use crate::env::{GroupOp, Lane, LogBatch};
+use crate::env::{GroupOp, Instant, Lane, LogBatch};
 use crate::ids::{GroupId, Index, LogPos, NodeId, ReplicaId, Term};
 use crate::mem::{AppliedCommand, Packet};
 use crate::task::GroupMessage;
 use pontoon_raft::{Append, Body, Entry, EntryKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of one group over all its replicas.
 #[derive(Debug, Default)]
@@ -33,6 +33,10 @@ struct Group {
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     groups: BTreeMap<GroupId, Group>,
+    /// Being destroyed: its replicas go one by one, durable copies with them.
+    ended: BTreeSet<GroupId>,
+    /// The moment.
+    pub(super) now: Instant,
     pub(super) pasts: Pasts,
     /// Checks made, by name.
     pub(super) checks: BTreeMap<&'static str, u64>,
@@ -57,6 +61,10 @@ impl Facts {
         self.groups.insert(group, Group { voters, ..Group::default() });
     }
 
+    pub(super) fn end_group(&mut self, group: GroupId) {
+        self.ended.insert(group);
+    }
+
     fn count(&mut self, check: &'static str) {
         *self.checks.entry(check).or_default() += 1;
     }
@@ -64,7 +72,7 @@ impl Facts {
     /// A batch became durable on a node.
     pub(super) fn on_durable(&mut self, nodes: &Nodes, node: NodeId, batch: &LogBatch) -> Result<(), String> {
         for write in &batch.writes {
-            let news = self.pasts.on_durable(node, write)?;
+            let news = self.pasts.on_durable(node, self.now, write)?;
             for (prev, entry) in &news.entries {
                 self.on_entry(write.group, entry, Some(*prev))?;
             }
@@ -109,6 +117,9 @@ impl Facts {
 
     /// Committed means durable on a quorum of the voters.
     pub(super) fn check_quorum(&mut self, nodes: &Nodes, group: GroupId, pos: LogPos) -> Result<(), String> {
+        if self.ended.contains(&group) {
+            return Ok(());
+        }
         self.count("durable on a quorum");
         let voters = self.groups.get(&group).map(|g| g.voters.clone()).unwrap_or_default();
         let has = |node: &&NodeId| {
@@ -125,6 +136,9 @@ impl Facts {
     /// A machine was given a command: it is committed, and this replica's own write of it is durable (law 1).
     pub(super) fn on_applied(&mut self, nodes: &Nodes, node: NodeId, applied: &AppliedCommand) -> Result<(), String> {
         let AppliedCommand { group, pos, command, .. } = applied;
+        if self.pasts.of(node, *group).is_some_and(|p| p.buried.is_some()) {
+            return Ok(()); // what was under way when the tombstone became durable: nobody will look at it
+        }
         let own = nodes.get(&node).and_then(|n| n.durable(*group, |g| g.term(pos.index)));
         ensure(own == Some(Some(pos.term)), || {
             format!("node {node} applies {pos:?} of group {group}, which is not durable there")
@@ -159,6 +173,7 @@ impl Facts {
 
     fn on_message(&mut self, node: &SimNode, m: &GroupMessage) -> Result<(), String> {
         let message = &m.message;
+        self.on_speaker(node, m.group, message.from)?;
         match &message.body {
             Body::AppendResp(resp) if resp.reject.is_none() => self.on_ack(node, m, resp.index),
             Body::VoteResp { reject: false } => self.on_vote(node, m, message.to),
@@ -170,6 +185,13 @@ impl Facts {
             Body::Heartbeat { .. } => self.on_leader(node, m),
             _ => Ok(()),
         }
+    }
+
+    /// Whoever has a tombstone is silent for ever.
+    fn on_speaker(&mut self, node: &SimNode, group: GroupId, from: ReplicaId) -> Result<(), String> {
+        let buried = self.pasts.of(node.id, group).and_then(|p| p.buried);
+        let speaks = buried.is_some_and(|(since, next)| since < self.now && from < next);
+        ensure(!speaks, || format!("replica {from} speaks after its tombstone"))
     }
 
     /// What an ack names is durable here, its term too, and no write in flight undoes it.
@@ -208,7 +230,7 @@ impl Facts {
         known.leaders.insert(term, from);
         let earlier: Vec<LogPos> =
             known.committed.iter().filter(|(_, t)| t.1 < term).map(|(i, t)| LogPos::new(t.0, *i)).collect();
-        let base = node.disk.live(|i| i.groups.get(&m.group).map_or(Index::NONE, |g| g.truncated.pos.index));
+        let base = node.media.disk.live(|i| i.groups.get(&m.group).map_or(Index::NONE, |g| g.truncated.pos.index));
         for pos in earlier.into_iter().filter(|p| p.index > base) {
             let own = node.term_in_sight(m.group, pos.index);
             ensure(own == Some(pos.term), || {
@@ -259,7 +281,7 @@ impl Facts {
         node: &SimNode,
         kind_of: &BTreeMap<GroupId, &'static str>,
     ) -> Result<Vec<(GroupId, Index)>, String> {
-        let groups: Vec<_> = node.disk.durable(|i| i.groups.iter().map(|(id, g)| (*id, g.clone())).collect());
+        let groups: Vec<_> = node.media.disk.durable(|i| i.groups.iter().map(|(id, g)| (*id, g.clone())).collect());
         let mut least_commits = Vec::new();
         for (group, image) in groups {
             let last = image.last();
@@ -269,7 +291,7 @@ impl Facts {
             let Some(kind) = kind_of.get(&group) else { continue };
             let at = |generation| {
                 let meta =
-                    node.machines[kind].flushed_meta((group, image.replica, generation), ReplicaRecord::META_KEY);
+                    node.media.machines[kind].flushed_meta((group, image.replica, generation), ReplicaRecord::META_KEY);
                 meta.and_then(|m| ReplicaRecord::decode(m).ok()).map(|r| r.applied.index)
             };
             let applied = at(image.generation).unwrap_or_default();

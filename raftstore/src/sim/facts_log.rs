@@ -3,7 +3,7 @@
 //! Fed with the batches that became durable, in order. Leaves to others: what follows from it for a group (`facts`).
 //! Invariant: `terms` mirrors the durable log behind `base`.
 
-use crate::env::{GroupOp, GroupWrite};
+use crate::env::{GroupOp, GroupWrite, Instant};
 use crate::ids::{GroupId, Index, LogPos, NodeId, ReplicaId, Term};
 use pontoon_raft::{Entry, HardState};
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ pub(super) struct Past {
     pub(super) votes: BTreeMap<Term, ReplicaId>,
     /// Last durable hard state.
     pub(super) hard_state: HardState,
+    /// A tombstone is durable: since when, and the lowest id that may follow.
+    pub(super) buried: Option<(Instant, ReplicaId)>,
     /// The log begins behind it.
     pub(super) base: LogPos,
     /// Term of each entry.
@@ -46,9 +48,9 @@ impl Pasts {
     }
 
     /// A write became durable. `Err`: it breaks a promise.
-    pub(super) fn on_durable(&mut self, node: NodeId, write: &GroupWrite) -> Result<News, String> {
+    pub(super) fn on_durable(&mut self, node: NodeId, now: Instant, write: &GroupWrite) -> Result<News, String> {
         let past = self.by_replica.entry((node, write.group)).or_default();
-        past.on_durable(&write.op).map_err(|why| format!("node {node}, group {}: {why}", write.group))
+        past.on_durable(now, write).map_err(|why| format!("node {node}, group {}: {why}", write.group))
     }
 
     /// Entries were handed to be written while this commit was known.
@@ -78,9 +80,12 @@ impl Past {
         }
     }
 
-    fn on_durable(&mut self, op: &GroupOp) -> Result<News, String> {
+    fn on_durable(&mut self, now: Instant, write: &GroupWrite) -> Result<News, String> {
         let mut news = News::default();
-        match op {
+        if self.buried.is_some_and(|(_, next)| write.replica < next) {
+            return Err(format!("replica {} writes after its tombstone: {:?}", write.replica, write.op));
+        }
+        match &write.op {
             GroupOp::Create { creation, hard_state } => {
                 *self = Past { base: creation.birth, committed: creation.birth.index, ..Past::default() };
                 self.on_hard_state(*hard_state)?;
@@ -100,7 +105,9 @@ impl Past {
                 self.on_hard_state(*hard_state)?;
             }
             GroupOp::Intent(_) | GroupOp::DropIntent => {}
-            GroupOp::Destroy { .. } => *self = Past::default(),
+            GroupOp::Destroy { next_replica } => {
+                *self = Past { buried: Some((now, *next_replica)), ..Past::default() };
+            }
         }
         Ok(news)
     }

@@ -5,7 +5,7 @@
 use super::clients::nobody;
 use super::swarm::Fault;
 use super::world::{What, World};
-use crate::ids::{GroupId, NodeId};
+use crate::ids::NodeId;
 use crate::mem::{CrashPoint, MachineFault, Power, WriteFault};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,12 +40,18 @@ impl World {
 
     /// Returns whether it could happen.
     fn inject(&mut self, fault: Fault) -> bool {
+        if self.exchanged.is_some() {
+            return false;
+        }
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         let node = *self.rng.pick(&ids);
-        let up = self.nodes[&node].up.is_some();
+        let up = self.nodes[&node].serving().is_some();
         match fault {
             Fault::Isolate | Fault::Split | Fault::OneWay | Fault::CutLink => return self.cut(fault, node, &ids),
             Fault::CrashAll => ids.iter().for_each(|id| self.crash_if_up(*id)),
+            Fault::CreateGroup => return self.create_group(),
+            Fault::DestroyGroup => return self.destroy_group(),
+            Fault::OldDisk | Fault::WipedDisk => return self.exchange(fault),
             _ if !up => return false,
             Fault::CrashNow => self.crash_if_up(node),
             Fault::CrashAtPoint => {
@@ -92,26 +98,12 @@ impl World {
         for (a, b) in pairs {
             self.network.cut(a, b);
             if noticed {
-                self.net.set_link(a, b, false);
-                let at = self.soon(Duration::from_millis(100));
-                self.put(at, What::Link(a, b, false));
+                self.disconnect(a, b);
             }
         }
         let until = self.soon(Duration::from_secs(14));
         self.put(until, What::Repair);
         any
-    }
-
-    /// Cut links work again.
-    pub(super) fn repair(&mut self) {
-        self.network.repair();
-        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for a in &ids {
-            for b in ids.iter().filter(|b| *b != a) {
-                let up = self.nodes[b].up.is_some();
-                self.net.set_link(*a, *b, up);
-            }
-        }
     }
 
     fn delay(&mut self, fault: Fault, node: NodeId) {
@@ -134,13 +126,13 @@ impl World {
         let writes = self.rng.below(4) as u32;
         let (id, node) = (node, &self.nodes[&node]);
         match fault {
-            Fault::WriteFails => node.disk.fail_next_write(fails),
+            Fault::WriteFails => node.media.disk.fail_next_write(fails),
             Fault::FilesFull => {
-                node.files.fill_after(writes);
+                node.media.files.fill_after(writes);
                 // Something has to be written there to meet it.
                 self.snapshot_some(id);
             }
-            _ => node.machines.values().for_each(|m| m.flush()),
+            _ => node.media.machines.values().for_each(|m| m.flush()),
         }
     }
 
@@ -153,14 +145,14 @@ impl World {
         if self.nodes.keys().any(stopped) {
             return false;
         }
-        let group = GroupId(1 + self.rng.below(self.swarm.groups));
+        let group = self.some_group();
         let broken = match fault {
             Fault::ApplyFails if self.rng.chance(500) => MachineFault::ApplyPanics(group),
             Fault::ApplyFails => MachineFault::Apply(group),
             Fault::CommitFails => MachineFault::Commit,
             _ => MachineFault::Durable,
         };
-        self.nodes[&node].machines.values().for_each(|m| m.fail_next(broken));
+        self.nodes[&node].media.machines.values().for_each(|m| m.fail_next(broken));
         // The operator restarts such a node after a while.
         let (at, boot) = (self.soon(Duration::from_secs(15)), self.nodes[&node].boots);
         self.put(at, What::Exit(node, boot));
@@ -168,7 +160,7 @@ impl World {
     }
 
     fn snapshot_some(&mut self, node: NodeId) {
-        let Some(up) = &self.nodes[&node].up else { return };
+        let Some(up) = self.nodes[&node].serving() else { return };
         for group in up.handle.groups().iter().map(|s| s.group).take(4) {
             let _refused_is_fine = up.handle.snapshot_now(group, nobody(&up.power));
         }
@@ -176,7 +168,7 @@ impl World {
     }
 
     fn administrate(&mut self, fault: Fault, node: NodeId) -> bool {
-        let group = GroupId(1 + self.rng.below(self.swarm.groups));
+        let group = self.some_group();
         let Some(up) = &self.nodes[&node].up else { return false };
         let done = nobody(&up.power);
         let taken = match fault {

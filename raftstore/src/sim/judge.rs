@@ -31,19 +31,20 @@ impl World {
 
     /// After healing: everybody runs, every group serves, replicas are equal.
     fn check_end(&self) -> Result<(), String> {
-        for spec in &self.specs {
+        self.check_ended()?;
+        for spec in self.specs.iter().filter(|s| !self.ended.contains(&s.id)) {
             let healed = Instant(1).after(self.swarm.fault_phase);
             if self.clients.last_ack.get(&spec.id).is_none_or(|at| *at < healed) {
                 return Err(format!("group {} acknowledged nothing after everything was healed", spec.id));
             }
             let mut first = None;
             for node in &spec.voters {
-                let up = self.nodes[node].up.as_ref().ok_or_else(|| format!("node {node} is down at the end"))?;
+                let up = self.nodes[node].serving().ok_or_else(|| format!("node {node} is down at the end"))?;
                 let status = up.handle.status(spec.id).map_err(|e| format!("node {node}: {e}"))?;
                 if let Some(why) = status.quarantined {
                     return Err(format!("node {node}, group {}: quarantined: {why}", spec.id));
                 }
-                let machine = &self.nodes[node].machines[self.kind_of[&spec.id]];
+                let machine = &self.nodes[node].media.machines[self.kind_of[&spec.id]];
                 let data =
                     machine.contents(spec.id, status.replica, status.generation).map(|c| c.0).unwrap_or_default();
                 let own = (status.applied, data);
@@ -87,13 +88,14 @@ impl World {
     pub(super) fn report(mut self, seed: u64, verdict: Verdict) -> Report {
         self.count_effects();
         let clients = std::mem::take(&mut self.clients.counts);
-        self.counts.extend(clients.into_iter().map(|(name, n)| (name.to_owned(), n)));
+        self.counts.extend(clients.into_iter().map(|(name, n)| (name.into(), n)));
         let checks = std::mem::take(&mut self.facts.checks);
-        self.counts.extend(checks.into_iter().map(|(name, n)| (format!("checked: {name}"), n)));
+        self.counts.extend(checks.into_iter().map(|(name, n)| (format!("checked: {name}").into(), n)));
         let committed: usize = self.specs.iter().map(|s| self.facts.committed(s.id)).sum();
         self.counts.insert("entries committed".into(), committed as u64);
         let seconds = self.now.0 as f64 / 1e9;
         let (trace, story) = (self.trace.finish(), self.story.into_lines());
-        Report { seed, verdict, trace, events: self.number, seconds, counts: self.counts, story }
+        let counts = self.counts.into_iter().map(|(name, n)| (name.into_owned(), n)).collect();
+        Report { seed, verdict, trace, events: self.number, seconds, counts, story }
     }
 }

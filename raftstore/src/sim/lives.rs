@@ -6,7 +6,6 @@
 use super::world::{What, World};
 use crate::ids::NodeId;
 use crate::mem::Power;
-use crate::testing::{Cell, LifecycleCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +15,15 @@ impl World {
         if self.nodes[&id].up.is_some() {
             return;
         }
-        let (power, nonce) = (Arc::new(Power::default()), self.rng.next_u64());
-        if !self.healed && self.rng.chance(150) {
+        let power = Arc::new(Power::default());
+        let entropy = std::array::from_fn(|_| self.rng.next_u64());
+        if !self.healed && self.exchanged.is_none() && self.rng.chance(150) {
             self.arm_power(&power, 4);
         }
         let (net, clock) = (self.net.clone(), self.clock.clone());
         let swarm = self.swarm.clone();
         let node = self.nodes.get_mut(&id).expect("nodes are never removed");
-        let started = catch_unwind(AssertUnwindSafe(|| node.start(&swarm, &net, &clock, nonce, power.clone())));
+        let started = catch_unwind(AssertUnwindSafe(|| node.start(&swarm, &net, &clock, entropy, power.clone())));
         match started {
             Ok(Ok(true)) => self.started(id, &power),
             Ok(Ok(false)) => {
@@ -31,6 +31,7 @@ impl World {
                 self.note_durable(id);
                 self.crash(id, Duration::from_secs(1));
             }
+            Ok(Err(_)) if self.is_exchanged(id) => self.on_refused_at_boot(),
             Ok(Err(e)) => self.check(Err(format!("node {id} does not start: {e}"))),
             Err(_) => self.check(Err(format!("node {id} panicked while booting"))),
         }
@@ -42,20 +43,25 @@ impl World {
             return self.after(id);
         }
         let groups = self.nodes[&id].up.as_ref().map(|up| up.handle.groups()).unwrap_or_default();
-        if let Some(stopped) = groups.iter().find(|g| g.quarantined.is_some()) {
+        if let Some(stopped) = groups.iter().find(|g| g.quarantined.is_some() && !self.is_exchanged(id)) {
             return self.check(Err(format!(
                 "node {id}, group {} is stopped at boot: {:?}",
                 stopped.group, stopped.quarantined
             )));
         }
         self.story.note(self.now, || format!("node {id} starts"));
-        self.tell_links(id, true);
-        let own = self.specs.iter().filter(|s| s.voters.contains(&id));
-        let handle = self.nodes[&id].up.as_ref().map(|up| up.handle.clone());
-        for spec in own {
-            let slot: Arc<LifecycleCell> = Cell::new(power.clone());
-            handle.iter().for_each(|h| h.create(spec.clone(), slot.clone()));
+        if !self.is_exchanged(id) {
+            self.check_epoch(id);
+            self.check_garbage(id);
         }
+        self.seek_peers(id);
+        self.after(id);
+    }
+
+    /// The node is admitted: its parts turn from now on.
+    pub(super) fn serving(&mut self, id: NodeId) {
+        self.story.note(self.now, || format!("node {id} serves"));
+        self.tell_all(id);
         let parts = self.nodes[&id].up.as_ref().map_or(0, |up| up.parts.len());
         for part in 0..parts {
             let at = self.delay_of(id, part);
@@ -66,6 +72,9 @@ impl World {
 
     /// The node dies now and starts again within `down`.
     pub(super) fn crash(&mut self, id: NodeId, down: Duration) {
+        if self.is_exchanged(id) {
+            return self.end_exchange();
+        }
         self.count("crashes");
         self.story.note(self.now, || format!("node {id} crashes"));
         let keep_all = self.rng.chance(self.swarm.kill);
@@ -77,12 +86,12 @@ impl World {
         }
         let node = &self.nodes[&id];
         if keep_all {
-            node.disk.kill();
+            node.media.disk.kill();
         } else {
-            node.disk.crash(&mut self.rng);
+            node.media.disk.crash(&mut self.rng);
         };
-        node.files.crash(&mut self.rng);
-        node.machines.values().for_each(|m| m.crash());
+        node.media.files.crash(&mut self.rng);
+        node.media.machines.values().for_each(|m| m.crash());
         self.net.forget(id);
         let _lost = self.net.take_sent();
         self.note_durable(id);
@@ -92,37 +101,28 @@ impl World {
             Err(why) => self.check(Err(why)),
         }
         self.clients.on_crash(id).into_iter().for_each(|c| self.rest(c));
-        self.tell_links(id, false);
+        self.lose_links(id);
         let at = self.soon(if self.healed { Duration::from_millis(200) } else { down });
         self.put(at, What::Start(id));
-    }
-
-    /// Peers notice that a node came or went, each in its own time.
-    fn tell_links(&mut self, id: NodeId, up: bool) {
-        let peers: Vec<NodeId> = self.nodes.keys().copied().filter(|n| *n != id).collect();
-        for peer in peers {
-            self.net.set_link(peer, id, up);
-            let at = self.soon(Duration::from_millis(50));
-            self.put(at, What::Link(peer, id, up));
-        }
     }
 
     pub(super) fn heal(&mut self) {
         self.healed = true;
         self.clients.on_heal();
-        self.repair();
+        self.end_exchange();
         self.network.heal();
         self.swarm.write.1 = self.swarm.write.1.min(Duration::from_millis(20)).max(self.swarm.write.0);
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in ids {
             let node = self.nodes.get_mut(&id).expect("nodes are never removed");
             (node.paused, node.hung, node.slow) = (self.now, self.now, (1, self.now));
-            node.files.make_room();
+            node.media.files.make_room();
             let stopped = node.up.as_ref().is_some_and(|up| {
                 up.power.disarm();
                 up.handle.groups().iter().any(|g| g.quarantined.is_some())
             });
             let down = node.up.is_none();
+            self.tell_all(id);
             if stopped {
                 self.crash(id, Duration::from_millis(100));
             } else if down {

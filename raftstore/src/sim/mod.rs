@@ -6,10 +6,13 @@
 //! Invariant: the same seed gives the same trace hash in any process: no hash order, no wall clock, no address.
 
 mod clients;
+mod exchange;
 mod facts;
 mod facts_log;
 mod faults;
+mod groups;
 mod judge;
+mod links;
 mod lives;
 mod network;
 mod node;

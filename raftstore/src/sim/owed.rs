@@ -39,7 +39,7 @@ impl World {
             [Fault::WriteFails, Fault::FilesFull, Fault::ApplyFails, Fault::CommitFails, Fault::DurableFails];
         for fault in by_media {
             let n = self.effect(fault);
-            self.counts.insert(format!("effect {fault:?}"), n);
+            self.counts.insert(format!("effect {fault:?}").into(), n);
         }
     }
 
@@ -53,19 +53,24 @@ impl World {
             Fault::Isolate | Fault::Split | Fault::OneWay | Fault::CutLink => {
                 counted(&format!("fault {fault:?}")).min(counted("frames cut off"))
             }
-            Fault::WriteFails => self.nodes.values().map(|n| n.disk.failed()).sum(),
-            Fault::FilesFull => self.nodes.values().map(|n| n.files.refused()).sum(),
+            Fault::DestroyGroup => counted("replicas destroyed"),
+            Fault::OldDisk | Fault::WipedDisk => counted(&format!("refused {fault:?}")),
+            Fault::WriteFails => self.nodes.values().map(|n| n.media.disk.failed()).sum(),
+            Fault::FilesFull => self.nodes.values().map(|n| n.media.files.refused()).sum(),
             Fault::ApplyFails => self.met(|f| matches!(f, MachineFault::Apply(_) | MachineFault::ApplyPanics(_))),
             Fault::CommitFails => self.met(|f| *f == MachineFault::Commit),
             Fault::DurableFails => self.met(|f| *f == MachineFault::Durable),
-            Fault::CrashNow | Fault::CrashAll | Fault::Transfer | Fault::SnapshotNow | Fault::Flush => {
-                counted(&format!("fault {fault:?}"))
-            }
+            Fault::CrashNow
+            | Fault::CrashAll
+            | Fault::Transfer
+            | Fault::SnapshotNow
+            | Fault::Flush
+            | Fault::CreateGroup => counted(&format!("fault {fault:?}")),
         }
     }
 
     fn met(&self, which: impl Fn(&MachineFault) -> bool) -> u64 {
-        let machines = self.nodes.values().flat_map(|n| n.machines.values());
+        let machines = self.nodes.values().flat_map(|n| n.media.machines.values());
         machines.flat_map(|m| m.met()).filter(|(f, _)| which(f)).map(|(_, n)| n).sum()
     }
 }

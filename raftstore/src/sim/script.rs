@@ -168,7 +168,7 @@ impl World {
             }
             Command::Crash(node) => self.crash(node, self.swarm.down),
             Command::Flush(node) => {
-                self.nodes.get(&node).iter().flat_map(|n| n.machines.values()).for_each(|m| m.flush());
+                self.nodes.get(&node).iter().flat_map(|n| n.media.machines.values()).for_each(|m| m.flush());
             }
         }
     }

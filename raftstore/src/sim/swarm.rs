@@ -28,6 +28,10 @@ pub enum Fault {
     Transfer,
     SnapshotNow,
     Flush,
+    CreateGroup,
+    DestroyGroup,
+    OldDisk,
+    WipedDisk,
 }
 
 impl Fault {
@@ -51,6 +55,10 @@ impl Fault {
         (Fault::Transfer, 4),
         (Fault::SnapshotNow, 3),
         (Fault::Flush, 4),
+        (Fault::CreateGroup, 2),
+        (Fault::DestroyGroup, 2),
+        (Fault::OldDisk, 2),
+        (Fault::WipedDisk, 1),
     ];
 }
 

@@ -10,6 +10,9 @@ use crate::ids::{GroupId, Index, NodeId};
 impl World {
     /// A restarted replica's commit is at least the one known when its last recovered entry was appended.
     pub(super) fn check_recovered(&mut self, id: NodeId) {
+        if self.is_exchanged(id) {
+            return;
+        }
         let node = self.nodes.get_mut(&id).expect("nodes are never removed");
         let Some(up) = node.up.as_ref().filter(|_| !node.least_commits.is_empty()) else { return };
         let mut behind = None;
@@ -44,7 +47,7 @@ impl World {
     }
 
     pub(super) fn note_durable(&mut self, id: NodeId) {
-        for batch in self.nodes[&id].disk.take_journal() {
+        for batch in self.nodes[&id].media.disk.take_journal() {
             self.story.on_durable(self.now, id, &batch);
             let checked = self.facts.on_durable(&self.nodes, id, &batch);
             self.check(checked);
@@ -52,7 +55,7 @@ impl World {
     }
 
     pub(super) fn note_applied(&mut self, id: NodeId) {
-        for machine in self.nodes[&id].machines.values() {
+        for machine in self.nodes[&id].media.machines.values() {
             for applied in machine.take_applied() {
                 self.story.on_applied(self.now, id, &applied);
                 if let Err(why) = self.facts.on_applied(&self.nodes, id, &applied) {

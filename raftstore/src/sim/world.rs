@@ -5,7 +5,9 @@
 //! promise ends the world.
 
 use super::clients::{Clients, Outcome, Step};
+use super::exchange::Exchange;
 use super::facts::{Facts, Nodes};
+use super::links::Links;
 use super::network::Network;
 use super::node::{DURABLE, Running, SimNode, VOLATILE};
 use super::script::Command;
@@ -18,6 +20,7 @@ use crate::group_spec::GroupSpec;
 use crate::ids::{GroupId, NodeId};
 use crate::mem::{MemClock, MemNet, Packet};
 use crate::testing::Rng;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,8 +47,16 @@ pub(super) enum What {
     Exit(NodeId, u64),
     /// Cut links work again.
     Repair,
+    /// A node is told what is to become of its replica of a group.
+    Tell(NodeId, GroupId),
     /// A node learns about a link.
-    Link(NodeId, NodeId, bool),
+    Link(NodeId, NodeId),
+    /// Two nodes try to make their link.
+    Meet(NodeId, NodeId),
+    /// A start tells how far its log is synced.
+    Beacon(NodeId, u64),
+    /// A start has waited long enough for its peers.
+    Heard(NodeId, u64),
     /// From now on everything is healed.
     Heal,
     /// A step of a script.
@@ -64,13 +75,18 @@ pub(super) struct World {
     pub(super) net: Arc<MemNet>,
     pub(super) clock: Arc<MemClock>,
     pub(super) network: Network,
+    pub(super) links: Links,
+    /// A node runs on a disk that is not its own.
+    pub(super) exchanged: Option<Exchange>,
     pub(super) clients: Clients,
     pub(super) facts: Facts,
     pub(super) specs: Vec<GroupSpec>,
+    /// Groups that were ordered to be destroyed.
+    pub(super) ended: BTreeSet<GroupId>,
     pub(super) kind_of: BTreeMap<GroupId, &'static str>,
     pub(super) trace: Digest,
     /// By name.
-    pub(super) counts: BTreeMap<String, u64>,
+    pub(super) counts: BTreeMap<Cow<'static, str>, u64>,
     /// The first broken promise.
     pub(super) broken: Option<String>,
     /// What happened to the group that somebody wants to read about.
@@ -103,6 +119,8 @@ impl World {
         let mut world = World {
             clients: Clients::new(swarm.clients, groups.clone(), rng.fork()),
             network: Network::new(rng.fork()),
+            links: Links::default(),
+            exchanged: None,
             nodes: (1..=swarm.nodes).map(|n| (NodeId(n), SimNode::new(NodeId(n)))).collect(),
             rng,
             now: Instant(1),
@@ -112,6 +130,7 @@ impl World {
             clock: Arc::default(),
             facts: Facts::default(),
             specs: Vec::new(),
+            ended: BTreeSet::new(),
             kind_of: BTreeMap::new(),
             trace: Digest::default(),
             counts: BTreeMap::new(),
@@ -138,12 +157,19 @@ impl World {
         self.report(seed, verdict)
     }
 
-    fn draw_group(&mut self, id: GroupId) {
+    pub(super) fn draw_group(&mut self, id: GroupId) {
         let mut nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         while nodes.len() as u64 > self.swarm.voters {
             nodes.remove(self.rng.below(nodes.len() as u64) as usize);
         }
-        let kind = if self.rng.chance(self.swarm.volatile) { VOLATILE } else { DURABLE };
+        let drawn = |fault| self.swarm.faults.iter().any(|f| f.0 == fault);
+        let kind = match id {
+            // Some faults meet one kind only.
+            GroupId(1) if drawn(Fault::FilesFull) => VOLATILE,
+            GroupId(2) if drawn(Fault::DurableFails) => DURABLE,
+            _ if self.rng.chance(self.swarm.volatile) => VOLATILE,
+            _ => DURABLE,
+        };
         self.kind_of.insert(id, kind);
         self.facts.add_group(id, nodes.clone());
         let (voters, learners) = (nodes.into_iter().collect(), BTreeSet::new());
@@ -153,6 +179,7 @@ impl World {
     fn begin(&mut self) {
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in ids {
+            self.lose_links(node);
             let at = self.soon(Duration::from_millis(300));
             self.put(at, What::Start(node));
         }
@@ -183,7 +210,7 @@ impl World {
         self.now.after(Duration::from_nanos(nanos + 1))
     }
 
-    pub(super) fn count(&mut self, name: impl Into<String>) {
+    pub(super) fn count(&mut self, name: impl Into<Cow<'static, str>>) {
         *self.counts.entry(name.into()).or_default() += 1;
     }
 
@@ -203,6 +230,7 @@ impl World {
                 break;
             }
             self.now = at;
+            self.facts.now = at;
             self.clock.set(at);
             self.happen(what);
             if let Some(why) = self.broken.take() {
@@ -226,17 +254,18 @@ impl World {
                     self.crash(node, Duration::from_secs(1));
                 }
             }
-            What::Repair => self.repair(),
-            What::Link(node, peer, up) => {
-                self.net.tell_link(node, peer, up);
-                self.wake_up(node);
-            }
+            What::Repair => self.network.repair(),
+            What::Tell(node, group) => self.tell(node, group),
+            What::Link(node, peer) => self.tell_link(node, peer),
+            What::Meet(a, b) => self.meet(a, b),
+            What::Beacon(node, boot) => self.beacon(node, boot),
+            What::Heard(node, boot) => self.heard(node, boot),
             What::Heal => self.heal(),
             What::Scripted(command) => self.obey(command),
         }
     }
 
-    fn running(&mut self, node: NodeId, boot: u64) -> Option<&mut Running> {
+    pub(super) fn running(&mut self, node: NodeId, boot: u64) -> Option<&mut Running> {
         let node = self.nodes.get_mut(&node)?;
         if node.boots == boot { node.up.as_mut() } else { None }
     }
@@ -253,11 +282,11 @@ impl World {
         }
         (up.wake[part], up.expected[part]) = (None, false);
         let turned = catch_unwind(AssertUnwindSafe(|| up.parts[part].turn(now)));
-        let name = up.parts[part].name();
         if part == up.writer {
             up.tap.settle();
         }
         let Ok(turn) = turned else {
+            let name = up.parts[part].name();
             return self.check(Err(format!("node {id}: {name} panicked")));
         };
         self.trace.update_u64(id.0 << 32 | (part as u64) << 1 | u64::from(turn.worked));
@@ -322,6 +351,7 @@ impl World {
         self.note_handed(id);
         self.check_recovered(id);
         self.check_quarantines(id);
+        self.take_answers(id);
         let answers = self.clients.collect(id, self.now, &self.nodes);
         for (client, outcome) in answers {
             if let Outcome::Acked(group, pos) = outcome {
@@ -390,7 +420,7 @@ impl World {
     pub(super) fn wake_up(&mut self, id: NodeId) {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
-        if let Some(up) = &self.nodes[&id].up {
+        if let Some(up) = self.nodes[&id].up.as_ref().filter(|up| up.serving) {
             up.handle.router().mail().waiting(&mut waiting);
             waiting[up.writer] = up.tap.is_waiting();
             for (part, has_letters) in waiting.iter().enumerate() {
