@@ -55,7 +55,8 @@ impl Inbound for End {
         }
         Ok(())
     }
-    fn on_link(&self, _: NodeId, _: bool) {}
+    fn on_link_up(&self, _: PeerIdentity) {}
+    fn on_link_down(&self, _: NodeId) {}
 }
 
 struct Pair {

@@ -76,6 +76,12 @@ impl ConfState {
         [&self.voters, &self.voters_outgoing, &self.learners, &self.learners_next].iter().any(|l| l.contains(&id))
     }
 
+    /// Must two configurations agree?
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        !self.voters_outgoing.is_empty()
+    }
+
     /// Does `id` vote in either half?
     #[must_use]
     pub fn is_voter(&self, id: ReplicaId) -> bool {

@@ -176,6 +176,9 @@ pub(crate) fn birth_record(stored: &StoredGroup) -> ReplicaRecord {
         conf_state: creation.conf_state.clone(),
         members: creation.members.iter().map(|m| (m.0, m.1, Incarnation(0))).collect(),
         next_replica: ReplicaId(highest + 1),
+        conf_index: creation.birth.index,
+        leaving: Vec::new(),
+        goal: None,
     }
 }
 

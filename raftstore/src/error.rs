@@ -172,6 +172,36 @@ pub enum AdminError {
     /// Not possible as asked.
     #[error("refused: {0}")]
     Refused(String),
+    /// Connect this node first: only a node that the leader has a link to, and whose disk it so knows, can become a
+    /// member.
+    #[error("node {0} is not connected to the leader: its disk is not known")]
+    UnknownNode(NodeId),
+    /// Another change of members is under way: wait for it, or abort it.
+    #[error("another change of members is under way (voters {voters:?}, learners {learners:?})")]
+    ReconfigureInProgress {
+        /// Its voters.
+        voters: Vec<NodeId>,
+        /// Its learners.
+        learners: Vec<NodeId>,
+    },
+    /// The configuration is not the one that the caller named: look again.
+    #[error("the configuration is the one of index {now}")]
+    ConfChanged {
+        /// Index of the configuration.
+        now: Index,
+    },
+    /// The change of members was given up: this node did not catch up. Nothing has changed.
+    #[error("node {0} did not catch up: the change of members was given up")]
+    NoProgress(NodeId),
+    /// The change of members was given up by somebody. Nothing has changed.
+    #[error("the change of members was aborted")]
+    Aborted,
+    /// Too late to abort: the group is in the joint configuration and will leave it for the new one.
+    #[error("the joint configuration is entered: the change of members will be completed")]
+    PastAbort,
+    /// There is no change of members to abort.
+    #[error("no change of members is under way")]
+    NoReconfigure,
     /// As for proposals.
     #[error(transparent)]
     Group(#[from] GroupError),

@@ -3,7 +3,7 @@
 //! Leaves to others: metrics and logs. Nothing in raftstore decides anything by an event.
 //! Invariant: a listener that lost events is told how many before the next one it gets.
 
-use crate::ids::{GroupId, LogPos, NodeId, Term};
+use crate::ids::{GroupId, Index, LogPos, NodeId, Term};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -36,6 +36,13 @@ pub enum Event {
         group: GroupId,
         /// The snapshot's position.
         at: LogPos,
+    },
+    /// A change of members has reached its goal, as applied here.
+    Reconfigured {
+        /// The group.
+        group: GroupId,
+        /// Index of the configuration.
+        at: Index,
     },
     /// A replica stands still.
     Quarantined {

@@ -89,6 +89,18 @@ impl GroupSpec {
         sum.finish()
     }
 
+    /// The spec that a creation record was made from; `None` if none makes this one.
+    #[must_use]
+    pub fn of(group: GroupId, creation: &Creation) -> Option<GroupSpec> {
+        let nodes = |listed: &[ReplicaId]| {
+            let of_list = creation.members.iter().filter(|m| listed.contains(&m.0));
+            of_list.map(|m| m.1).collect()
+        };
+        let (voters, learners) = (nodes(&creation.conf_state.voters), nodes(&creation.conf_state.learners));
+        let spec = GroupSpec { id: group, kind: creation.kind.clone(), voters, learners };
+        (spec.check().is_ok() && spec.creation() == *creation).then_some(spec)
+    }
+
     /// The record that every initial member writes.
     #[must_use]
     pub fn creation(&self) -> Creation {

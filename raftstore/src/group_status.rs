@@ -5,6 +5,7 @@
 
 use crate::error::LeaderHint;
 use crate::ids::{Generation, GroupId, Incarnation, Index, NodeId, ReplicaId, Term};
+use crate::reconfigure::ReconfigureStatus;
 use pontoon_raft::{ConfState, FlowState, StateRole};
 
 /// Owned copy of what one replica knows.
@@ -38,6 +39,10 @@ pub struct GroupStatus {
     pub transferring: Option<NodeId>,
     /// Configuration after the last entry handed to the state machine.
     pub conf_state: ConfState,
+    /// Index of the entry that changed the configuration last; the birth's if none did.
+    pub conf_index: Index,
+    /// The change of members under way.
+    pub reconfigure: Option<ReconfigureStatus>,
     /// Replica, node, disk.
     pub members: Vec<(ReplicaId, NodeId, Incarnation)>,
     /// On a leader: how the others stand; refreshed about once a second.

@@ -1,8 +1,8 @@
 //! Groups, pollers, proposals, reads, membership and snapshots over four seams.
 //!
 //! Strata (files import only lower ones; what must go "back" is a message to an inbox):
-//! S0 ids, error, config, group_spec, group_status, task, turn, env; S1 codec, guard, spool, ledger, mail, inbox, budget,
-//! health, events, router, proposal, identity; S2 log cache, outbox, replica, prepared; S3 poller, log writer and reader,
+//! S0 ids, error, config, group_spec, group_status, reconfigure, task, turn, env; S1 codec, guard, spool, ledger, mail,
+//! inbox, budget, health, events, router, proposal, identity; S2 log cache, outbox, replica, prepared; S3 poller, log writer and reader,
 //! applier, ticker, lifecycle, snapshotter, durability, boot; S4 node, threads; S5 mem, testing, sim.
 
 pub mod applier;
@@ -34,6 +34,7 @@ pub mod outbox;
 pub mod poller;
 pub mod prepared;
 pub mod proposal;
+pub mod reconfigure;
 pub mod replica;
 pub mod router;
 #[cfg(feature = "testing")]

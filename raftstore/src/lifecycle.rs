@@ -8,16 +8,18 @@
 mod destroy;
 mod stranger;
 
+use stranger::Quota;
 pub use stranger::{Birth, judge_stranger};
 
 use crate::boot::{Prepared, birth_record};
 use crate::env::{
-    Creation, Env, GroupOp, GroupWrite, Instant, LogBatch, MachineKind, StoredGroup, Tombstone, Truncation,
+    Creation, Env, GroupOp, GroupWrite, Instant, LogBatch, MachineKind, PeerIdentity, StoredGroup, Tombstone,
+    Truncation,
 };
 use crate::error::{GroupError, LifecycleError};
 use crate::group_spec::GroupSpec;
 use crate::guard::guarded;
-use crate::ids::{BatchSeq, BootEpoch, Generation, GroupId, NodeId, ReplicaId};
+use crate::ids::{BatchSeq, Generation, GroupId, ReplicaId};
 use crate::inbox::Inbox;
 use crate::prepared::{PreparedReplica, StoppedReplica, jitter_seed};
 use crate::router::Router;
@@ -65,8 +67,8 @@ enum Effect {
         stored: Box<StoredGroup>,
         /// Is this node the preferred first candidate?
         campaign: bool,
-        /// Who asked.
-        done: Slot,
+        /// Who asked; `None`: a message did.
+        done: Option<Slot>,
     },
     /// A replica that no poller ran is buried.
     Buried {
@@ -85,10 +87,8 @@ pub struct Lifecycle {
     router: Arc<Router>,
     /// State-machine kinds by name.
     kinds: BTreeMap<String, Arc<dyn MachineKind>>,
-    /// This node.
-    me: NodeId,
-    /// Seeds election jitter.
-    epoch: BootEpoch,
+    /// This start of this disk. Its epoch seeds election jitter.
+    me: PeerIdentity,
     /// Replicas here, in any state.
     lives: BTreeMap<GroupId, Life>,
     /// Lowest replica id that may be born, of destroyed groups.
@@ -101,6 +101,8 @@ pub struct Lifecycle {
     in_flight: VecDeque<(BatchSeq, Vec<Effect>)>,
     /// Number of the next batch.
     next_seq: BatchSeq,
+    /// Births by message.
+    quota: Quota,
     /// Why nothing can be written any more: poisoned or stopping.
     closed: Option<GroupError>,
     /// `Stop` was taken.
@@ -114,8 +116,7 @@ impl Lifecycle {
         inbox: Inbox<LifecycleMsg>,
         router: Arc<Router>,
         env: &Env,
-        me: NodeId,
-        epoch: BootEpoch,
+        me: PeerIdentity,
         prepared: &Prepared,
         tombstones: &[Tombstone],
     ) -> Lifecycle {
@@ -131,26 +132,27 @@ impl Lifecycle {
             router,
             kinds: env.kinds.clone(),
             me,
-            epoch,
             lives,
             tombstones: tombstones.iter().map(|t| (t.group, t.next_replica)).collect(),
             batch: Vec::new(),
             effects: Vec::new(),
             in_flight: VecDeque::new(),
             next_seq: BatchSeq(1),
+            quota: Quota::default(),
             closed: None,
             stopped: false,
         }
     }
 
-    fn on_letter(&mut self, letter: LifecycleMsg) {
+    fn on_letter(&mut self, now: Instant, letter: LifecycleMsg) {
         match letter {
             LifecycleMsg::Create { spec, done } => self.create(&spec, done),
             LifecycleMsg::Destroy { group, done } => self.destroy(group, done),
             LifecycleMsg::Buried { group, result } => self.on_buried(group, result),
             LifecycleMsg::Persisted(seq) => self.on_persisted(seq),
             LifecycleMsg::Poisoned(why) => self.close(GroupError::Quarantined(why)),
-            LifecycleMsg::Unknown { from, message } => self.on_stranger(from, &message),
+            LifecycleMsg::Dismissed { group, replica } => self.on_dismissed(group, replica),
+            LifecycleMsg::Unknown { from, message } => self.on_stranger(now, from, &message),
             LifecycleMsg::Stop => {
                 self.close(GroupError::ShuttingDown);
                 self.stopped = true;
@@ -164,7 +166,10 @@ impl Lifecycle {
             Ok(None) => done.done(Ok(())),
             Ok(Some(replica)) => match self.lives.get_mut(&spec.id) {
                 Some(Life::Creating { waiters, .. }) => waiters.push(done),
-                _ => self.write_birth(spec, replica, done),
+                _ => {
+                    let campaign = spec.first_candidate() == Some(self.me.node);
+                    self.write_birth(spec.id, replica, spec.creation(), campaign, Some(done));
+                }
             },
         }
     }
@@ -178,8 +183,9 @@ impl Lifecycle {
         if !self.kinds.contains_key(&spec.kind) {
             return Err(LifecycleError::BadSpec(format!("kind {:?} was not registered", spec.kind)));
         }
-        let replica = spec.replica_of(self.me);
-        let replica = replica.ok_or_else(|| LifecycleError::BadSpec(format!("node {} is no member of it", self.me)))?;
+        let replica = spec.replica_of(self.me.node);
+        let replica =
+            replica.ok_or_else(|| LifecycleError::BadSpec(format!("node {} is no member of it", self.me.node)))?;
         let asked = spec.digest();
         match self.lives.get(&spec.id) {
             Some(Life::Creating { digest, .. } | Life::Standing { digest, .. }) if *digest != asked => {
@@ -195,13 +201,19 @@ impl Lifecycle {
         }
     }
 
-    fn write_birth(&mut self, spec: &GroupSpec, replica: ReplicaId, done: Slot) {
-        let (creation, hard_state) = (spec.creation(), GroupSpec::hard_state());
-        let stored = newborn_log(spec.id, replica, creation.clone());
-        self.lives.insert(spec.id, Life::Creating { digest: creation.digest, waiters: Vec::new() });
-        let op = GroupOp::Create { creation: Box::new(creation), hard_state };
-        self.batch.push(GroupWrite { group: spec.id, replica, op });
-        let campaign = spec.first_candidate() == Some(self.me);
+    /// `done`: `None` if a message gives birth.
+    fn write_birth(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        creation: Creation,
+        campaign: bool,
+        done: Option<Slot>,
+    ) {
+        let stored = newborn_log(group, replica, creation.clone());
+        self.lives.insert(group, Life::Creating { digest: creation.digest, waiters: Vec::new() });
+        let op = GroupOp::Create { creation: Box::new(creation), hard_state: GroupSpec::hard_state() };
+        self.batch.push(GroupWrite { group, replica, op });
         self.effects.push(Effect::Born { stored: Box::new(stored), campaign, done });
     }
 
@@ -222,7 +234,7 @@ impl Lifecycle {
             let (_, effects) = self.in_flight.pop_front().expect("just seen");
             for effect in effects {
                 match effect {
-                    Effect::Born { stored, campaign, done } => self.on_born(*stored, campaign, &done),
+                    Effect::Born { stored, campaign, done } => self.on_born(*stored, campaign, done),
                     Effect::Buried { group, next_replica } => self.on_buried(group, Ok(next_replica)),
                 }
             }
@@ -230,7 +242,8 @@ impl Lifecycle {
     }
 
     /// The creation record is durable: opens the machine and lets the replica run.
-    fn on_born(&mut self, stored: StoredGroup, campaign: bool, done: &Slot) {
+    fn on_born(&mut self, stored: StoredGroup, campaign: bool, done: Option<Slot>) {
+        self.quota.on_born(done.is_none());
         let (group, replica, digest) = (stored.group, stored.replica, stored.creation.digest);
         let opened = self.open(stored.clone(), campaign);
         let runs = opened.is_ok();
@@ -241,7 +254,7 @@ impl Lifecycle {
         });
         let before = self.lives.insert(group, Life::Standing { digest, replica, runs });
         let waiters = if let Some(Life::Creating { waiters, .. }) = before { waiters } else { Vec::new() };
-        waiters.iter().chain([done]).for_each(|slot| slot.done(result.clone()));
+        waiters.iter().chain(&done).for_each(|slot| slot.done(result.clone()));
     }
 
     fn open(&self, stored: StoredGroup, campaign: bool) -> Result<PreparedReplica, String> {
@@ -256,7 +269,7 @@ impl Lifecycle {
             machine.destroy()?;
             kind.open(group, replica, generation)
         })?;
-        let (record, seed) = (birth_record(&stored), jitter_seed(self.epoch, stored.group));
+        let (record, seed) = (birth_record(&stored), jitter_seed(self.me.epoch, stored.group));
         let newborn = Newborn { stored, record, tail: Vec::new(), seed, campaign };
         Ok(PreparedReplica { newborn, machine })
     }
@@ -265,7 +278,7 @@ impl Lifecycle {
     fn close(&mut self, why: GroupError) {
         let batches = self.in_flight.drain(..).flat_map(|(_, effects)| effects);
         for effect in batches.chain(self.effects.drain(..)) {
-            if let Effect::Born { done, .. } = effect {
+            if let Effect::Born { done: Some(done), .. } = effect {
                 done.done(Err(why.clone().into()));
             }
         }
@@ -297,12 +310,12 @@ fn newborn_log(group: GroupId, replica: ReplicaId, creation: Creation) -> Stored
 }
 
 impl Active for Lifecycle {
-    fn turn(&mut self, _now: Instant) -> Turn {
+    fn turn(&mut self, now: Instant) -> Turn {
         let mut worked = false;
         for _ in 0..MAX_LETTERS {
             let Some(letter) = self.inbox.take() else { break };
             worked = true;
-            self.on_letter(letter);
+            self.on_letter(now, letter);
         }
         self.flush();
         if worked { Turn::WORKED } else { Turn::IDLE }

@@ -23,6 +23,7 @@ use crate::log_writer::{LogWriter, SharedLog};
 use crate::mail::Inboxes;
 use crate::poller::{Poller, PollerParts};
 use crate::proposal::{AdminSlot, Proposal, ReadRequest};
+use crate::reconfigure::Target;
 use crate::router::{GroupCell, Route, Router};
 use crate::snapshotter::Snapshotter;
 use crate::task::{Control, LifecycleMsg, LifecycleSlot, PollerMsg};
@@ -71,7 +72,7 @@ pub fn boot(inputs: NodeInputs) -> Result<(NodeHandle, NodeParts), BootError> {
     let now = env.clock.now();
     let ledger = Arc::new(Ledger::default());
     let lifecycle = Inbox::new(inboxes.lifecycle);
-    let lifecycle = Lifecycle::new(lifecycle, router.clone(), &env, me.node, me.epoch, &prepared, &tombstones);
+    let lifecycle = Lifecycle::new(lifecycle, router.clone(), &env, me, &prepared, &tombstones);
     let Prepared { replicas, stopped, kept, next_spool } = prepared;
     tombstones.iter().for_each(|t| router.mark_destroyed(t.group));
     replicas.into_iter().for_each(|r| r.launch(&router));
@@ -188,6 +189,17 @@ impl NodeHandle {
     /// Takes a snapshot of a group now.
     pub fn snapshot_now(&self, group: GroupId, done: Arc<dyn AdminSlot>) -> Result<(), GroupError> {
         self.control(group, Control::SnapshotNow { group, done })
+    }
+
+    /// Changes the members of a group; the leader's node must be asked. Answered with `AdminDone::Reconfigured` once the
+    /// new configuration stands; asking again for the same joins the change under way.
+    pub fn reconfigure(&self, group: GroupId, target: Target, done: Arc<dyn AdminSlot>) -> Result<(), GroupError> {
+        self.control(group, Control::Reconfigure { group, target, done })
+    }
+
+    /// Gives the change of members up that is under way, unless the joint configuration is entered.
+    pub fn abort_reconfigure(&self, group: GroupId, done: Arc<dyn AdminSlot>) -> Result<(), GroupError> {
+        self.control(group, Control::AbortReconfigure { group, done })
     }
 
     /// Campaigns for a group now (spreading leaders of new groups).

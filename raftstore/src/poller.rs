@@ -17,7 +17,7 @@ use crate::log_writer::SharedLog;
 use crate::proposal::ReadRequest;
 use crate::replica::{Letter, Limits, Replica, Work};
 use crate::router::{Route, Router};
-use crate::task::{ApplierMsg, GroupMessage, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
+use crate::task::{ApplierMsg, Aside, GroupMessage, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
 use crate::ticker::Ticker;
 use crate::turn::{Active, Turn};
 use report::Report;
@@ -171,6 +171,9 @@ impl Poller {
                 self.work.budget.give_back(bytes);
             }
             PollerMsg::Unreachable(node) => self.on_unreachable(node),
+            PollerMsg::Linked(peer) => {
+                self.disks.insert(peer.node, peer.incarnation);
+            }
             PollerMsg::Persisted(seq) => self.on_persisted(seq),
             PollerMsg::Poisoned(why) => self.abandon(&why),
             PollerMsg::Applied(applied) => self.at(applied.group(), |r, work| r.on_applied(applied, work)),
@@ -184,7 +187,12 @@ impl Poller {
     fn on_peer(&mut self, from: PeerIdentity, messages: Vec<GroupMessage>) {
         self.disks.insert(from.node, from.incarnation);
         for message in messages {
-            self.at(message.group, |r, work| r.on_message(from, message, work));
+            if self.places.contains_key(&message.group) {
+                self.at(message.group, |r, work| r.on_message(from, message, work));
+            } else if !matches!(message.aside, Aside::Nothing) {
+                // For a replica that stands still, or that is being born: lifecycle knows more.
+                self.parts.router.on_unknown(from, message);
+            }
         }
     }
 
@@ -312,6 +320,7 @@ impl Poller {
                 Letter::Applier(group, letter) => router.mail().applier(group, letter),
                 Letter::Snapshotter(letter) => router.mail().snapshotter(letter),
                 Letter::LogReader(letter) => router.mail().log_reader(letter),
+                Letter::Lifecycle(letter) => router.mail().lifecycle(letter),
                 Letter::Gone(group) => self.remove(group),
             }
         }

@@ -44,6 +44,10 @@ pub enum AdminDone {
     Snapshot(LogPos),
     /// The tombstone is durable: no lower replica id is born here again.
     Buried(crate::ids::ReplicaId),
+    /// The members are as asked for; the configuration's index.
+    Reconfigured(Index),
+    /// The change of members was given up, and what was added for it is gone again.
+    Aborted,
 }
 
 /// One command.

@@ -14,7 +14,7 @@ use crate::health::Health;
 use crate::ids::{GroupId, NodeId, PollerId, ReplicaId};
 use crate::mail::{Inboxes, Mail};
 use crate::proposal::ITEM_OVERHEAD;
-use crate::task::{Control, GroupMessage, LifecycleMsg, PollerMsg, SnapshotTask};
+use crate::task::{Aside, Control, GroupMessage, LifecycleMsg, PollerMsg, SnapshotTask};
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -194,16 +194,18 @@ impl Router {
             return;
         }
         self.events.tell(Event::Poisoned(why.to_owned()));
-        for poller in 0..self.mail.pollers() {
-            self.mail.poller(PollerId(poller as u32), PollerMsg::Poisoned(why.to_owned()));
-        }
+        self.tell_pollers(|| PollerMsg::Poisoned(why.to_owned()));
         self.mail.lifecycle(LifecycleMsg::Poisoned(why.to_owned()));
     }
 
     /// Every poller answers what waits and stops.
     pub fn stop_pollers(&self) {
+        self.tell_pollers(|| PollerMsg::Control(Control::Stop));
+    }
+
+    fn tell_pollers(&self, letter: impl Fn() -> PollerMsg) {
         for poller in 0..self.mail.pollers() {
-            self.mail.poller(PollerId(poller as u32), PollerMsg::Control(Control::Stop));
+            self.mail.poller(PollerId(poller as u32), letter());
         }
     }
 
@@ -226,11 +228,13 @@ impl Router {
         self.budget.give_back(bytes);
     }
 
-    /// A replica may be born by what a leader says, never by a vote (law 8).
-    fn on_unknown(&self, from: PeerIdentity, message: GroupMessage) {
+    /// Nobody here runs a replica of the group: one may be born by what a leader says, never by a vote (law 8).
+    pub fn on_unknown(&self, from: PeerIdentity, message: GroupMessage) {
         dropped("unknown_group");
-        let may_bear = matches!(message.message.body, Body::Append(_) | Body::Heartbeat { .. });
-        if may_bear && self.mail.lifecycle_backlog() < STRANGER_BACKLOG {
+        let body = &message.message.body;
+        let from_leader = matches!(body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. });
+        let matters = from_leader || message.aside != Aside::Nothing;
+        if matters && self.mail.lifecycle_backlog() < STRANGER_BACKLOG {
             self.mail.lifecycle(LifecycleMsg::Unknown { from, message: Box::new(message) });
         }
     }
@@ -273,12 +277,11 @@ impl Inbound for Router {
         }
     }
 
-    fn on_link(&self, peer: NodeId, up: bool) {
-        if up {
-            return;
-        }
-        for poller in 0..self.mail.pollers() {
-            self.mail.poller(PollerId(poller as u32), PollerMsg::Unreachable(peer));
-        }
+    fn on_link_up(&self, peer: PeerIdentity) {
+        self.tell_pollers(|| PollerMsg::Linked(peer));
+    }
+
+    fn on_link_down(&self, peer: NodeId) {
+        self.tell_pollers(|| PollerMsg::Unreachable(peer));
     }
 }

@@ -4,11 +4,14 @@
 //! Invariant: work goes out as a value and comes back as an event that names group, replica and generation.
 
 use crate::codec::ReplicaRecord;
-use crate::env::{Install, LogBatch, Machine, PeerIdentity, ReadLogError, Reader, SnapshotSource, StoredGroup};
+use crate::env::{
+    Creation, Install, LogBatch, Machine, PeerIdentity, ReadLogError, Reader, SnapshotSource, StoredGroup,
+};
 use crate::error::LifecycleError;
 use crate::group_spec::GroupSpec;
-use crate::ids::{BatchSeq, Generation, GroupId, Index, LogPos, NodeId, PollerId, ReplicaId, SpoolId};
+use crate::ids::{BatchSeq, Generation, GroupId, Incarnation, Index, LogPos, NodeId, PollerId, ReplicaId, SpoolId};
 use crate::proposal::{AdminSlot, Proposal, ReadRequest, ReplySlot};
+use crate::reconfigure::Target;
 use bytes::Bytes;
 use pontoon_raft::{Entry, Message};
 use std::sync::Arc;
@@ -21,10 +24,38 @@ pub struct GroupMessage {
     pub group: GroupId,
     /// The group's epoch; 0 until split and merge exist.
     pub epoch: u64,
-    /// Digest of the birth spec, while the group's first entry is not applied at the sender (boot.md 3); else 0.
+    /// Digest of the birth spec, while the group's first entry is not applied at the sender (boot.md 3); else 0. Always
+    /// with `Aside::Removed`.
     pub birth: u64,
+    /// What the envelope says beside the message.
+    pub aside: Aside,
     /// The message.
     pub message: Message,
+}
+
+/// What an envelope says beside its message.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Aside {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// From a leader to a replica that it has not heard of in this term: it may not be born yet.
+    Invitation(Box<Invitation>),
+    /// The receiver's removal was applied at the sender, and nobody needs it any more: it may be destroyed. The message
+    /// itself says nothing.
+    Removed {
+        /// Index of the sender's configuration.
+        conf: Index,
+    },
+}
+
+/// All that a replica needs to be born by a message (boot.md 3).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Invitation {
+    /// The group's creation record, the same on each of its replicas.
+    pub creation: Arc<Creation>,
+    /// The disk on which the sender's configuration has the receiver; 0: not named yet.
+    pub disk: Incarnation,
 }
 
 /// What a poller's inbox takes.
@@ -44,6 +75,8 @@ pub enum PollerMsg {
     },
     /// A peer cannot be reached: raft is told for each group that talks to it.
     Unreachable(NodeId),
+    /// A link to this disk of a node came up.
+    Linked(PeerIdentity),
     /// The log writer is done with this poller's batch (and all before).
     Persisted(BatchSeq),
     /// The log store is poisoned: nothing is promised any more.
@@ -84,6 +117,22 @@ pub enum Control {
     Campaign(GroupId),
     /// Take a snapshot (volatile machines keep it; others spool nothing).
     SnapshotNow {
+        /// The group.
+        group: GroupId,
+        /// Result.
+        done: Arc<dyn AdminSlot>,
+    },
+    /// Change the members; answered with `AdminDone::Reconfigured` once the new configuration stands.
+    Reconfigure {
+        /// The group.
+        group: GroupId,
+        /// Who the members are to be.
+        target: Target,
+        /// Result.
+        done: Arc<dyn AdminSlot>,
+    },
+    /// Give the change of members up that is under way.
+    AbortReconfigure {
         /// The group.
         group: GroupId,
         /// Result.
@@ -444,6 +493,13 @@ pub enum LifecycleMsg {
         group: GroupId,
         /// Lowest replica id that may be born here later, or what went wrong.
         result: Result<ReplicaId, crate::error::AdminError>,
+    },
+    /// This replica was removed from its group and nobody needs it any more: destroy it.
+    Dismissed {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
     },
     /// A batch of `WriteOrigin::Lifecycle` is durable, and all before it.
     Persisted(BatchSeq),

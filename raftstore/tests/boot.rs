@@ -13,7 +13,7 @@ use pontoon_raftstore::error::BootError;
 use pontoon_raftstore::ids::{Generation, GroupId, Index, LogPos, NodeId, ReplicaId, Term};
 use pontoon_raftstore::mem::{CrashPoint, MemNet};
 use pontoon_raftstore::task::{
-    Applied, ApplierMsg, Control, GroupMessage, PollerMsg, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled,
+    Applied, ApplierMsg, Aside, Control, GroupMessage, PollerMsg, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled,
 };
 use std::sync::Arc;
 
@@ -200,7 +200,7 @@ fn transfer(net: &MemNet, donor: &mut Node, to: &mut Node) -> Box<Spooled> {
     let snapshot = Snapshot { meta: spooled.meta.clone(), data: Bytes::new() };
     let body = Body::Snap { snapshot: Box::new(snapshot) };
     let message = Message { from: ReplicaId(2), to: ME, term: Term(1), body };
-    let message = Box::new(GroupMessage { group: G, epoch: 0, birth: 0, message });
+    let message = Box::new(GroupMessage { group: G, epoch: 0, birth: 0, aside: Aside::Nothing, message });
     donor.mail().snapshotter(SnapshotTask::Send { poller: parts::home(), to: NodeId(1), message, spooled });
     for _ in 0..100 {
         donor.run();

@@ -8,9 +8,12 @@ use pontoon_raft::{
 };
 use pontoon_raftstore::codec::*;
 use pontoon_raftstore::env::{Creation, Install, Truncation};
+use pontoon_raftstore::group_spec::BIRTH;
 use pontoon_raftstore::ids::*;
-use pontoon_raftstore::task::GroupMessage;
+use pontoon_raftstore::reconfigure::{Goal, WhyAborted};
+use pontoon_raftstore::task::{Aside, GroupMessage, Invitation};
 use pontoon_raftstore::testing::{Replay, Rng, seeds};
+use std::sync::Arc;
 
 const ROUNDS: u64 = 2_000;
 
@@ -114,7 +117,28 @@ fn message(rng: &mut Rng) -> GroupMessage {
     let to = ReplicaId(from.0 + 1);
     let birth = if rng.chance(500) { rng.next_u64() } else { 0 };
     let message = Message { from, to, term, body };
-    GroupMessage { group: GroupId(number(rng).max(1)), epoch: rng.below(3), birth, message }
+    GroupMessage { group: GroupId(number(rng).max(1)), epoch: rng.below(3), birth, aside: aside(rng), message }
+}
+
+fn aside(rng: &mut Rng) -> Aside {
+    match rng.below(4) {
+        0 => Aside::Removed { conf: Index(number(rng) >> 1) },
+        1 => {
+            let creation = Arc::new(creation(rng));
+            Aside::Invitation(Box::new(Invitation { creation, disk: Incarnation(rng.next_u64()) }))
+        }
+        _ => Aside::Nothing,
+    }
+}
+
+fn creation(rng: &mut Rng) -> Creation {
+    Creation {
+        kind: "kv".into(),
+        digest: rng.next_u64(),
+        members: vec![(ReplicaId(1), NodeId(number(rng).max(1)))],
+        conf_state: conf(rng),
+        birth: pos(rng),
+    }
 }
 
 fn frame(rng: &mut Rng) -> SnapshotFrame {
@@ -135,9 +159,34 @@ fn frame(rng: &mut Rng) -> SnapshotFrame {
     SnapshotFrame::Chunk(SnapshotChunk { stream, offset, header, data, digest })
 }
 
+fn members(rng: &mut Rng) -> Vec<Member> {
+    (1..=rng.below(7)).map(|id| (ReplicaId(id), NodeId(number(rng).max(1)), Incarnation(rng.next_u64()))).collect()
+}
+
+fn goal(rng: &mut Rng) -> Goal {
+    let why = [None, Some(WhyAborted::Asked), Some(WhyAborted::NoProgress(NodeId(number(rng).max(1))))];
+    Goal {
+        voters: (1..=1 + rng.below(4)).map(NodeId).collect(),
+        learners: (10..10 + rng.below(4)).map(NodeId).collect(),
+        promote_lag: rng.next_u64(),
+        first: replica(rng),
+        aborted: *rng.pick(&why),
+    }
+}
+
+fn context(rng: &mut Rng) -> ConfContext {
+    let order = match rng.below(4) {
+        0 => Some(Order::Begin(goal(rng))),
+        1 => Some(Order::Abort(*rng.pick(&[WhyAborted::Asked, WhyAborted::NoProgress(NodeId(7))]))),
+        2 => Some(Order::Seal),
+        _ => None,
+    };
+    ConfContext { named: members(rng), order }
+}
+
 fn record(rng: &mut Rng) -> ReplicaRecord {
-    let members: Vec<_> =
-        (1..=rng.below(7)).map(|id| (ReplicaId(id), NodeId(number(rng).max(1)), Incarnation(rng.next_u64()))).collect();
+    let members = members(rng);
+    let plain = rng.chance(300);
     ReplicaRecord {
         group: GroupId(number(rng).max(1)),
         replica: replica(rng),
@@ -146,6 +195,9 @@ fn record(rng: &mut Rng) -> ReplicaRecord {
         conf_state: conf(rng),
         next_replica: ReplicaId(members.len() as u64 + 1 + rng.below(5)),
         members,
+        conf_index: if plain { BIRTH.index } else { Index(number(rng) >> 1) },
+        leaving: if plain { Vec::new() } else { self::members(rng) },
+        goal: (!plain && rng.chance(500)).then(|| goal(rng)),
     }
 }
 
@@ -165,13 +217,7 @@ fn samples(rng: &mut Rng) -> Vec<(&'static str, Vec<u8>, Recode)> {
     assert_eq!(SnapshotFrame::decode(sent.encode()).unwrap(), sent);
     let kept = record(rng);
     assert_eq!(ReplicaRecord::decode(kept.encode()).unwrap(), kept);
-    let creation = Creation {
-        kind: "kv".into(),
-        digest: rng.next_u64(),
-        members: vec![(ReplicaId(1), NodeId(number(rng).max(1)))],
-        conf_state: conf(rng),
-        birth: pos(rng),
-    };
+    let creation = creation(rng);
     assert_eq!(decode_creation(encode_creation(&creation).into()).unwrap(), creation);
     let install =
         Install { pos: pos(rng), conf_state: conf(rng), record: kept.encode(), generation: Generation(number(rng)) };
@@ -196,7 +242,10 @@ fn samples(rng: &mut Rng) -> Vec<(&'static str, Vec<u8>, Recode)> {
     assert_eq!(PeerRecord::decode(peer.encode()).unwrap(), peer);
     let boot = epoch(rng);
     assert_eq!(decode_epoch(encode_epoch(boot)).unwrap(), boot);
+    let change = context(rng);
+    assert_eq!(ConfContext::decode(change.encode()).unwrap(), change);
     vec![
+        ("context", change.encode().to_vec(), |b| ConfContext::decode(b).ok().map(|c| c.encode().to_vec())),
         ("messages", encode_messages(&messages).to_vec(), |b| {
             decode_messages(b).ok().map(|m| encode_messages(&m).to_vec())
         }),
@@ -295,7 +344,7 @@ fn reserved_kinds_and_local_ids_are_refused() {
     }
     for to in [ReplicaId::NONE, ReplicaId::APPEND_THREAD, ReplicaId::APPLY_THREAD] {
         let message = Message { from: ReplicaId(1), to, term: Term(1), body: Body::TimeoutNow };
-        let m = GroupMessage { group: GroupId(1), epoch: 0, birth: 0, message };
+        let m = GroupMessage { group: GroupId(1), epoch: 0, birth: 0, aside: Aside::Nothing, message };
         assert!(decode_messages(encode_messages(&[m])).is_err(), "{to}");
     }
 }

@@ -139,7 +139,8 @@ impl Inbound for Arrived {
         Ok(())
     }
 
-    fn on_link(&self, _peer: NodeId, _up: bool) {}
+    fn on_link_up(&self, _peer: PeerIdentity) {}
+    fn on_link_down(&self, _peer: NodeId) {}
 }
 
 struct NetWorld {

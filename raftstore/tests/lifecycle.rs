@@ -5,13 +5,14 @@ mod parts;
 
 use parts::{Disks, G, Node, spec, spec_of};
 use pontoon_raft::{Append, Body, Message, VoteRequest};
+use pontoon_raftstore::env::{GroupOp, GroupWrite, PeerIdentity, Truncation};
 use pontoon_raftstore::error::{AdminError, GroupError, LifecycleError};
-use pontoon_raftstore::ids::{GroupId, Index, NodeId, ReplicaId, Term};
+use pontoon_raftstore::ids::{GroupId, Incarnation, Index, NodeId, ReplicaId, Term};
 use pontoon_raftstore::lifecycle::{Birth, judge_stranger};
 use pontoon_raftstore::mem::{CrashPoint, MemNet, WriteFault};
 use pontoon_raftstore::proposal::AdminDone;
 use pontoon_raftstore::router::Route;
-use pontoon_raftstore::task::{Control, GroupMessage, LifecycleMsg, PollerMsg};
+use pontoon_raftstore::task::{Aside, Control, GroupMessage, Invitation, LifecycleMsg, PollerMsg};
 use pontoon_raftstore::testing::LifecycleCell;
 use std::sync::Arc;
 
@@ -40,8 +41,8 @@ fn destroy(node: &mut Node) -> Answer {
     for letter in node.letters() {
         if let PollerMsg::Control(Control::Destroy { group, done }) = letter {
             let next_replica = ReplicaId(4);
-            let op = pontoon_raftstore::env::GroupOp::Destroy { next_replica };
-            let write = pontoon_raftstore::env::GroupWrite { group, replica: ReplicaId(1), op };
+            let op = GroupOp::Destroy { next_replica };
+            let write = GroupWrite { group, replica: ReplicaId(1), op };
             let batch = pontoon_raftstore::env::LogBatch { writes: vec![write], meta: Vec::new(), sync: true };
             match node.env.log.write(&batch) {
                 Ok(_) => done.done(Ok(AdminDone::Buried(next_replica))),
@@ -132,9 +133,9 @@ fn a_destroyed_group_leaves_a_tombstone_and_nothing_else() {
 fn a_replica_that_was_stopped_at_open_can_be_destroyed() {
     let mut disks = disks();
     disks.found_group("kv", 6, 6);
-    let upto = pontoon_raftstore::env::Truncation { pos: parts::pos(4), conf_state: parts::conf() };
-    let op = pontoon_raftstore::env::GroupOp::Truncate(upto);
-    disks.write(vec![pontoon_raftstore::env::GroupWrite { group: G, replica: ReplicaId(1), op }]);
+    let upto = Truncation { pos: parts::pos(4), conf_state: parts::conf() };
+    let op = GroupOp::Truncate(upto);
+    disks.write(vec![GroupWrite { group: G, replica: ReplicaId(1), op }]);
     let mut node = disks.start();
     assert_eq!(destroy(&mut node), Some(Ok(())));
     assert_eq!(disks.log.live(|image| image.tombstones.get(&G).copied()), Some(ReplicaId(2)));
@@ -195,28 +196,128 @@ fn a_poisoned_log_store_answers_everybody() {
     assert!(node.letters().is_empty(), "nobody was born");
 }
 
+fn identity(node: u64) -> PeerIdentity {
+    PeerIdentity { node: NodeId(node), incarnation: Incarnation(node), epoch: Default::default() }
+}
+
+/// From replica 1 on node 1, which is a voter of the group at birth.
+fn word(to: u64, body: Body, aside: Aside) -> GroupMessage {
+    let message = Message { from: ReplicaId(1), to: ReplicaId(to), term: Term(1), body };
+    GroupMessage { group: G, epoch: 0, birth: 0, aside, message }
+}
+
+fn append() -> Body {
+    Body::Append(Append::default())
+}
+
+/// An invitation for the disk of this node; 0: for none yet.
+fn invitation(kind: &str, disk: u64) -> Aside {
+    let creation = Arc::new(spec(kind).creation());
+    Aside::Invitation(Box::new(Invitation { creation, disk: Incarnation(disk) }))
+}
+
 #[test]
 fn nobody_is_born_by_a_vote_nor_below_a_tombstone() {
-    let message = |to: u64, body: Body| GroupMessage {
-        group: G,
-        epoch: 0,
-        birth: 0,
-        message: Message { from: ReplicaId(1), to: ReplicaId(to), term: Term(1), body },
-    };
-    let append = || Body::Append(Append::default());
     let vote = || Body::Vote(VoteRequest::default());
+    let invited = || invitation("kv", 4);
+    let snap = || Body::Snap { snapshot: Box::default() };
+    let beat = || Body::Heartbeat { commit: Index(0), context: Default::default() };
     let rows = [
-        (4, append(), None, Birth::NotYet),
-        (4, append(), Some(4), Birth::NotYet),
-        (3, append(), Some(4), Birth::Buried),
-        (3, vote(), Some(4), Birth::Buried),
-        (4, vote(), None, Birth::NotByThis),
-        (4, Body::PreVote(VoteRequest::default()), Some(4), Birth::NotByThis),
-        (4, Body::TimeoutNow, None, Birth::NotByThis),
-        (0, append(), None, Birth::NotByThis),
+        (4, append(), invited(), None, Birth::Invited),
+        (4, append(), invited(), Some(4), Birth::Invited),
+        (4, beat(), invited(), None, Birth::Invited),
+        (4, snap(), invited(), None, Birth::Invited),
+        (4, append(), Aside::Nothing, None, Birth::Uninvited),
+        (4, append(), invitation("kv", 5), None, Birth::Contradicted),
+        (4, append(), invitation("kv", 0), None, Birth::Contradicted),
+        (3, append(), invited(), None, Birth::Contradicted),
+        (4, append(), invitation("cache", 4), None, Birth::UnknownKind),
+        (3, append(), invited(), Some(4), Birth::Buried),
+        (3, vote(), invited(), Some(4), Birth::Buried),
+        (4, vote(), invited(), None, Birth::NotByThis),
+        (4, Body::PreVote(VoteRequest::default()), invited(), Some(4), Birth::NotByThis),
+        (4, Body::TimeoutNow, invited(), None, Birth::NotByThis),
+        (0, append(), invited(), None, Birth::NotByThis),
     ];
-    for (to, body, tombstone, expected) in rows {
-        let judged = judge_stranger(&message(to, body.clone()), tombstone.map(ReplicaId));
+    for (to, body, aside, tombstone, expected) in rows {
+        let message = word(to, body.clone(), aside);
+        let judged = judge_stranger(identity(4), identity(1), &message, tombstone.map(ReplicaId), |kind| kind == "kv");
         assert_eq!(judged, expected, "{body:?} to {to}, tombstone {tombstone:?}");
     }
+}
+
+#[test]
+fn an_invitation_must_agree_with_its_sender_and_with_itself() {
+    let judge =
+        |me, from, message: &GroupMessage| judge_stranger(identity(me), identity(from), message, None, |_| true);
+    let fine = word(4, append(), invitation("kv", 4));
+    assert_eq!(judge(4, 1, &fine), Birth::Invited);
+    assert_eq!(judge(4, 2, &fine), Birth::Contradicted, "replica 1 is on node 1");
+    let voter = word(2, append(), invitation("kv", 0));
+    assert_eq!(judge(2, 1, &voter), Birth::Invited, "a voter at birth, its disk not named yet");
+    assert_eq!(judge(3, 1, &voter), Birth::Contradicted, "replica 2 is on node 2");
+    let mut creation = spec("kv").creation();
+    creation.digest ^= 1;
+    let forged = Aside::Invitation(Box::new(Invitation { creation: Arc::new(creation), disk: Incarnation(4) }));
+    assert_eq!(judge(4, 1, &word(4, append(), forged)), Birth::Contradicted);
+}
+
+/// The word of a leader that finds no replica here.
+fn hear(node: &mut Node, message: GroupMessage) {
+    let letter = LifecycleMsg::Unknown { from: identity(2), message: Box::new(message) };
+    node.mail().lifecycle(letter);
+    node.run();
+}
+
+fn from_two(to: u64, aside: Aside) -> GroupMessage {
+    let mut message = word(to, append(), aside);
+    message.message.from = ReplicaId(2);
+    message
+}
+
+#[test]
+fn an_invitation_gives_birth_and_create_finds_the_replica() {
+    let mut disks = disks();
+    let mut node = disks.start();
+    hear(&mut node, from_two(1, invitation("kv", 1)));
+    assert_eq!(node.router.cell(G).unwrap().replica, ReplicaId(1));
+    assert_eq!(create(&mut node, spec("kv")), Some(Ok(())));
+    let again = disks.start();
+    assert_eq!(again.router.cell(G).unwrap().replica, ReplicaId(1), "it was durable");
+}
+
+#[test]
+fn births_by_message_are_bounded() {
+    let mut disks = disks();
+    let mut node = disks.start();
+    let invite = |group: u64| {
+        let creation = Arc::new(spec_of(GroupId(group), "kv").creation());
+        let aside = Aside::Invitation(Box::new(Invitation { creation, disk: Incarnation(1) }));
+        GroupMessage { group: GroupId(group), ..from_two(9, aside) }
+    };
+    for group in 1..=3000 {
+        node.mail().lifecycle(LifecycleMsg::Unknown { from: identity(2), message: Box::new(invite(group)) });
+    }
+    node.run();
+    assert_eq!(node.router.cells().len(), 256, "those whose records were under way together");
+    (1..=1500).for_each(|group| hear(&mut node, invite(group)));
+    assert_eq!(node.router.cells().len(), 1024, "those of one second");
+}
+
+#[test]
+fn a_replica_that_stands_still_ends_when_another_is_invited_in_its_place() {
+    let mut disks = disks();
+    disks.found_group("kv", 9, 5);
+    let of = |op| GroupWrite { group: G, replica: ReplicaId(1), op };
+    let conf_state = spec("kv").creation().conf_state;
+    disks.write(vec![of(GroupOp::Truncate(Truncation { pos: parts::pos(5), conf_state }))]);
+    let mut node = disks.start();
+    assert!(node.router.cell(G).unwrap().status().quarantined.is_some(), "its log was truncated ahead of its machine");
+    hear(&mut node, from_two(1, invitation("kv", 1)));
+    hear(&mut node, from_two(7, invitation("kv", 2)));
+    assert!(node.router.cell(G).is_some(), "not by an invitation for itself, nor for another disk");
+    hear(&mut node, from_two(7, invitation("kv", 1)));
+    assert!(matches!(node.router.route(G), Some(Route::Destroyed)));
+    hear(&mut node, from_two(7, invitation("kv", 1)));
+    assert_eq!(node.router.cell(G).unwrap().replica, ReplicaId(7));
 }

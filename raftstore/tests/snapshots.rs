@@ -11,7 +11,7 @@ use pontoon_raftstore::env::{Inbound, Instant, Lane};
 use pontoon_raftstore::ids::{NodeId, ReplicaId, StreamId, Term};
 use pontoon_raftstore::mem::{MemNet, Packet};
 use pontoon_raftstore::task::{
-    ApplierMsg, GroupMessage, PollerMsg, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled,
+    ApplierMsg, Aside, GroupMessage, PollerMsg, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled,
 };
 use pontoon_raftstore::testing::{KvOp, Replay, Rng, seeds};
 use std::sync::Arc;
@@ -91,7 +91,7 @@ fn message(spooled: &Spooled, term: u64) -> GroupMessage {
     let snapshot = Box::new(Snapshot { meta: spooled.meta.clone(), data: Bytes::new() });
     let body = Body::Snap { snapshot };
     let message = Message { from: ReplicaId(2), to: ReplicaId(1), term: Term(term), body };
-    GroupMessage { group: G, epoch: 0, birth: 0, message }
+    GroupMessage { group: G, epoch: 0, birth: 0, aside: Aside::Nothing, message }
 }
 
 fn built(letter: PollerMsg) -> Option<Result<Box<Spooled>, String>> {

@@ -31,6 +31,7 @@ const READ_INDEX: u8 = 12;
 const READ_INDEX_RESP: u8 = 13;
 const PRE_VOTE: u8 = 14;
 const PRE_VOTE_RESP: u8 = 15;
+// 16 and 17 are asides (`message`).
 
 /// Appends kind and fields.
 pub(super) fn put_body(out: &mut impl BufMut, body: &Body) {
@@ -73,9 +74,8 @@ fn tagged<B: BufMut>(out: &mut B, kind: u8, fields: impl FnOnce(&mut B)) {
     fields(out);
 }
 
-/// Takes kind and fields of a message of `term`.
-pub(super) fn take_body(r: &mut Reader, term: Term) -> Result<Body, DecodeError> {
-    let kind = r.u8()?;
+/// Takes the fields of a message of this kind and `term`.
+pub(super) fn take_body(r: &mut Reader, kind: u8, term: Term) -> Result<Body, DecodeError> {
     // Term 0 marks what is local; it survives the forwarding of proposals and reads only.
     let forwarded = matches!(kind, PROPOSE | READ_INDEX);
     r.ensure(forwarded == (term == Term::NONE), "term does not fit the kind of message")?;

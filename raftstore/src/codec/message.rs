@@ -1,21 +1,31 @@
 //! The byte form of message batches: many groups' raft messages in one frame body.
 //!
-//! frame body := version, message*; message := group, epoch, birth digest, from, to, term, kind, body (`body`).
+//! frame body := version, message*; message := group, epoch, birth digest, from, to, term, aside?, kind, body (`body`).
+//! An aside (what the envelope says beside the message) begins with a kind byte of its own.
 //! Leaves to others: length and checksum of the frame (transport), who may say it (router).
 //! Invariant: what decodes is a message that may travel: no local kind, no impossible term, index or id.
 
 use super::DecodeError;
 use super::body::{put_body, take_body};
-use super::wire::{Reader, put_varint};
-use crate::task::GroupMessage;
+use super::state::{decode_creation, encode_creation};
+use super::wire::{Reader, put_blob, put_varint};
+use crate::ids::Incarnation;
+use crate::task::{Aside, GroupMessage, Invitation};
 use bytes::{BufMut, Bytes, BytesMut};
 use pontoon_raft::Message;
+use std::sync::Arc;
 
 const BATCH_V1: u8 = 1;
 /// Most messages in one frame.
 pub const MAX_MESSAGES: usize = 1 << 16;
 /// Least bytes that a message takes.
 const MIN_MESSAGE: usize = 7;
+/// Largest creation record in an invitation.
+const MAX_CREATION: usize = 64 << 10;
+
+// Of the same space as the kinds of bodies (`body`).
+const INVITATION: u8 = 16;
+const REMOVED: u8 = 17;
 
 /// A frame body being filled.
 #[derive(Debug, Default)]
@@ -104,7 +114,37 @@ pub fn encode_message(out: &mut impl BufMut, m: &GroupMessage) {
     put_varint(out, m.message.from.0);
     put_varint(out, m.message.to.0);
     put_varint(out, m.message.term.0);
+    put_aside(out, &m.aside);
     put_body(out, &m.message.body);
+}
+
+fn put_aside(out: &mut impl BufMut, aside: &Aside) {
+    match aside {
+        Aside::Nothing => {}
+        Aside::Invitation(invitation) => {
+            out.put_u8(INVITATION);
+            out.put_u64_le(invitation.disk.0);
+            put_blob(out, &encode_creation(&invitation.creation));
+        }
+        Aside::Removed { conf } => {
+            out.put_u8(REMOVED);
+            put_varint(out, conf.0);
+        }
+    }
+}
+
+/// Takes the aside, if there is one, and the kind byte of the body behind it.
+fn take_aside(r: &mut Reader) -> Result<(Aside, u8), DecodeError> {
+    let aside = match r.u8()? {
+        INVITATION => {
+            let disk = Incarnation(r.fixed64()?);
+            let creation = Arc::new(decode_creation(r.blob(MAX_CREATION)?)?);
+            Aside::Invitation(Box::new(Invitation { creation, disk }))
+        }
+        REMOVED => Aside::Removed { conf: r.index()? },
+        kind => return Ok((Aside::Nothing, kind)),
+    };
+    Ok((aside, r.u8()?))
 }
 
 /// Takes one message.
@@ -113,9 +153,10 @@ pub fn decode_message(r: &mut Reader) -> Result<GroupMessage, DecodeError> {
     let epoch = r.varint()?;
     let birth = r.varint()?;
     let (from, to, term) = (r.replica()?, r.replica()?, r.term()?);
-    let body = take_body(r, term)?;
+    let (aside, kind) = take_aside(r)?;
+    let body = take_body(r, kind, term)?;
     if from == to {
         return Err(r.error(format!("{:?} of replica {from} of group {group} to itself", body.kind())));
     }
-    Ok(GroupMessage { group, epoch, birth, message: Message { from, to, term, body } })
+    Ok(GroupMessage { group, epoch, birth, aside, message: Message { from, to, term, body } })
 }

@@ -7,6 +7,7 @@
 mod body;
 mod digest;
 mod entry;
+mod goal;
 mod message;
 mod node;
 mod record;
@@ -16,9 +17,10 @@ mod wire;
 
 pub use digest::Digest;
 pub use entry::{MAX_PAYLOAD, decode_entry, encode_entry, put_run, take_run};
+pub use goal::{ConfContext, Order};
 pub use message::{MAX_MESSAGES, MessageBatch, decode_message, decode_messages, encode_message, encode_messages};
 pub use node::{NodeRecord, PeerRecord, decode_epoch, encode_epoch};
-pub use record::ReplicaRecord;
+pub use record::{Member, ReplicaRecord};
 pub use snapshot_frame::{AckStatus, MAX_CHUNK, SnapshotAck, SnapshotChunk, SnapshotFrame, SnapshotHeader};
 pub use state::{
     MAX_MEMBERS, decode_creation, decode_install, decode_truncation, encode_creation, encode_install,

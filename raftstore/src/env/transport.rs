@@ -71,8 +71,10 @@ pub trait Transport: Send + Sync {
 pub trait Inbound: Send + Sync {
     /// One frame. Never blocks for long; over its budget it drops (and raft retries).
     fn on_frame(&self, from: PeerIdentity, lane: Lane, body: Bytes) -> Result<(), BadFrame>;
-    /// A link came up or went down.
-    fn on_link(&self, peer: NodeId, up: bool);
+    /// A link came up, to this start of this disk.
+    fn on_link_up(&self, peer: PeerIdentity);
+    /// A link went down.
+    fn on_link_down(&self, peer: NodeId);
 }
 
 const _: fn(&dyn Transport) = |_| {};

@@ -32,6 +32,19 @@ impl Lifecycle {
         }
     }
 
+    /// Removed from its group, and needed by nobody: destroyed as if somebody here had asked for it.
+    pub(super) fn on_dismissed(&mut self, group: GroupId, dismissed: ReplicaId) {
+        match self.lives.get(&group) {
+            Some(Life::Standing { replica, runs, .. }) if *replica == dismissed && self.closed.is_none() => {
+                let runs = *runs;
+                tracing::info!(%group, replica = %dismissed, "removed from its group: destroyed");
+                self.lives.insert(group, Life::Burying { waiters: Vec::new() });
+                self.bury(group, dismissed, runs);
+            }
+            _ => {}
+        }
+    }
+
     fn bury(&mut self, group: GroupId, replica: ReplicaId, runs: bool) {
         let mail = self.router.mail();
         if runs {

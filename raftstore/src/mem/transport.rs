@@ -111,11 +111,17 @@ impl MemNet {
         }
     }
 
-    /// Tells a node that its link to a peer changed.
+    /// Tells a node that its link to a peer changed; that it came up only if the peer listens.
     pub fn tell_link(&self, node: NodeId, peer: NodeId, up: bool) {
-        let target = self.inner.lock().endpoints.get(&node).map(|e| e.inbound.clone());
-        if let Some(inbound) = target {
-            inbound.on_link(peer, up);
+        let (target, identity) = {
+            let inner = self.inner.lock();
+            let target = inner.endpoints.get(&node).map(|e| e.inbound.clone());
+            (target, inner.endpoints.get(&peer).map(|e| e.identity))
+        };
+        match (target, identity) {
+            (Some(inbound), Some(peer)) if up => inbound.on_link_up(peer),
+            (Some(inbound), _) if !up => inbound.on_link_down(peer),
+            _ => {}
         }
     }
 

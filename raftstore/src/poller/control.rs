@@ -23,6 +23,12 @@ impl Poller {
             Control::SnapshotNow { group, done } => {
                 self.admin(group, done, |r, done, work| r.snapshot_now(done, work));
             }
+            Control::Reconfigure { group, target, done } => {
+                self.admin(group, done, |r, done, _| r.reconfigure(target, done));
+            }
+            Control::AbortReconfigure { group, done } => {
+                self.admin(group, done, |r, done, _| r.abort_reconfigure(done));
+            }
             Control::Campaign(group) => self.at(group, |r, work| r.campaign(work)),
             Control::Stop => self.stop(),
         }
@@ -51,7 +57,7 @@ impl Poller {
             cell: cell.clone(),
             limits: self.limits.clone(),
             poller: self.parts.id,
-            boot_nonce: self.parts.me.epoch.nonce,
+            me: self.parts.me,
             work: &self.work,
         };
         match Replica::adopt(newborn, around) {

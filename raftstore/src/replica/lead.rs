@@ -29,8 +29,6 @@ pub(super) struct Leading {
     seen: Vec<ReplicaId>,
     /// When to refresh them.
     refresh_at: Tick,
-    /// When disks may be named (again).
-    pub(super) name_disks_at: Tick,
 }
 
 impl Leading {
@@ -49,7 +47,7 @@ impl Replica {
     /// The leader as far as known, with its node.
     pub(super) fn leader_hint(&self) -> Option<LeaderHint> {
         let status = self.raft.basic_status();
-        let node = self.machine.record.node_of(status.lead)?;
+        let node = self.node_of(status.lead)?;
         Some(LeaderHint { node, term: status.term })
     }
 
@@ -68,6 +66,10 @@ impl Replica {
     pub(super) fn on_soft_state(&mut self, soft: SoftState, work: &mut Work) {
         let before = std::mem::replace(&mut self.leading.soft, soft);
         let led = before.role == StateRole::Leader;
+        if led != (soft.role == StateRole::Leader) {
+            self.changing.on_role(!led, work.now, self.limits.election_ticks);
+            self.peers.forget_heard();
+        }
         if led && soft.role != StateRole::Leader {
             self.proposals.set_give_up(Some(work.now + 2 * self.limits.election_ticks));
             self.leading.followers.clear();
@@ -84,7 +86,7 @@ impl Replica {
             work.tally.leader_changes += 1;
             self.reads.ask_again();
         }
-        let node = self.machine.record.node_of(soft.lead);
+        let node = self.node_of(soft.lead);
         work.events.push(Event::Leader { group: self.group, node, term: self.raft.basic_status().term });
         if let (Some(node), true) = (node, soft.lead != self.id) {
             self.end_transfer(Ok(AdminDone::Leader(node)));
@@ -104,12 +106,13 @@ impl Replica {
         let leader = self.leader_hint();
         let record = &self.machine.record;
         let transferring = record.node_of(status.transferee);
+        let change = self.change_status();
         let (storage, applied) = (self.raft.storage(), self.machine.applied());
         let followers = &self.leading.followers;
         self.cell.with_status(|s| {
             let BasicStatus { role, term, commit, last_index, .. } = status;
             (s.role, s.term, s.commit, s.last, s.applied) = (role, term, commit, last_index, applied);
-            (s.leader, s.transferring) = (leader, transferring);
+            (s.leader, s.transferring, s.reconfigure) = (leader, transferring, change);
             (s.first, s.log_bytes) = (storage.first_index(), storage.log_bytes());
             if refreshed || (role != StateRole::Leader && !s.followers.is_empty()) {
                 s.followers.clone_from(followers);
@@ -124,6 +127,7 @@ impl Replica {
             s.conf_state.clone_from(&record.conf_state);
             s.members.clone_from(&record.members);
             s.generation = record.generation;
+            s.conf_index = record.conf_index;
         });
     }
 

@@ -1,47 +1,20 @@
-//! Membership entries as they are applied: configuration, replica map, next replica id.
+//! Membership entries as they are applied: configuration, replica map, next replica id, goal.
 //!
-//! Leaves to others: proposing changes of members (comes with its own API), what a change does (the core).
-//! A change's context is the replica map's news: (replica, node, disk) each. The leader of a new group proposes one
-//! whose only operation does nothing: it names the disks of the initial voters (boot.md 3). (A change without
-//! operations would mean "leave the joint configuration".)
+//! Leaves to others: which change comes next (`plan`), proposing it (`reconfigure`), what a change does (the core).
+//! A change's context (`codec::ConfContext`) is the replica map's news, (replica, node, disk) each, and what becomes of the
+//! goal. The leader of a new group proposes one whose only operation does nothing: it names the disks of the initial
+//! voters (boot.md 3). (A change without operations would mean "leave the joint configuration".)
 //! Invariant: a replica's node never changes, its disk only from unknown to known; ids are never used again.
+//! Invariant: whoever has the seal of a goal in its log knows that the configuration before it is committed, so a
+//! removed replica is let go at the seal and not before (docs/membership.md has the proof).
 
 use super::{Replica, Work};
-use crate::codec::{Reader, put_varint};
-use crate::ids::{Incarnation, NodeId, ReplicaId, Tick};
-use bytes::{BufMut, Bytes, BytesMut};
-use pontoon_raft::{ConfChangeSingle, ConfChangeType, ConfChangeV1, ConfChangeV2, Entry, EntryKind, StateRole};
+use crate::codec::{ConfContext, Member, Order};
+use crate::events::Event;
+use crate::ids::{Incarnation, NodeId, ReplicaId};
+use crate::reconfigure::Goal;
+use pontoon_raft::{ConfChangeSingle, ConfChangeType, ConfChangeV1, ConfChangeV2, Entry, EntryKind};
 use std::collections::BTreeMap;
-
-/// Most members that one change may name.
-const MAX_NAMED: usize = 256;
-
-/// News for the replica map.
-type Named = (ReplicaId, NodeId, Incarnation);
-
-fn encode_named(named: &[Named]) -> Bytes {
-    let mut out = BytesMut::new();
-    put_varint(&mut out, named.len() as u64);
-    for (replica, node, disk) in named {
-        put_varint(&mut out, replica.0);
-        put_varint(&mut out, node.0);
-        out.put_u64_le(disk.0);
-    }
-    out.freeze()
-}
-
-fn decode_named(context: Bytes) -> Result<Vec<Named>, String> {
-    if context.is_empty() {
-        return Ok(Vec::new());
-    }
-    let read = || {
-        let mut r = Reader::new("membership context", context.clone());
-        let n = r.count(MAX_NAMED, 10)?;
-        let named = (0..n).map(|_| Ok((r.replica()?, r.node()?, Incarnation(r.fixed64()?)))).collect();
-        r.finish().and(named)
-    };
-    read().map_err(|e: crate::codec::DecodeError| e.to_string())
-}
 
 impl Replica {
     /// Lets a committed change take effect here. `Err` quarantines.
@@ -51,9 +24,28 @@ impl Replica {
             EntryKind::ConfChange => ConfChangeV1::decode(&entry.data).map_err(|e| e.to_string())?.into(),
             EntryKind::ConfChangeV2 => ConfChangeV2::decode(&entry.data).map_err(|e| e.to_string())?,
         };
+        let context = ConfContext::decode(change.context.clone()).map_err(|e| e.to_string())?;
         let conf = self.raft.apply_conf_change(work.now, &change).map_err(|e| e.to_string())?;
+        self.learn(context.named);
         let record = &mut self.machine.record;
-        for (replica, node, disk) in decode_named(change.context)? {
+        let (members, removed) = std::mem::take(&mut record.members).into_iter().partition(|m| conf.contains(m.0));
+        record.members = members;
+        record.leaving.extend::<Vec<Member>>(removed);
+        if !conf.equivalent(&record.conf_state) {
+            record.conf_index = entry.index;
+            self.machine.note_conf(entry.index, conf);
+        }
+        if let Some(order) = context.order {
+            self.obey(order, work);
+        }
+        self.publish_shape();
+        Ok(())
+    }
+
+    /// News for the replica map.
+    fn learn(&mut self, named: Vec<Member>) {
+        let record = &mut self.machine.record;
+        for (replica, node, disk) in named {
             match record.members.iter_mut().find(|m| m.0 == replica) {
                 Some(known) if known.1 == node && known.2 == Incarnation(0) => known.2 = disk,
                 Some(_) => {}
@@ -61,53 +53,58 @@ impl Replica {
             }
             record.next_replica = record.next_replica.max(ReplicaId(replica.0.saturating_add(1)));
         }
-        record.members.retain(|m| conf.contains(m.0));
         record.members.sort_unstable();
-        if !conf.equivalent(&record.conf_state) {
-            self.machine.note_conf(entry.index, conf);
+    }
+
+    fn obey(&mut self, order: Order, work: &mut Work) {
+        let record = &mut self.machine.record;
+        match order {
+            Order::Begin(goal) => {
+                let first = record.next_replica;
+                record.goal.get_or_insert(Goal { first, ..goal });
+            }
+            Order::Abort(why) => {
+                if let Some(goal) = record.goal.as_mut().filter(|_| !record.conf_state.is_joint()) {
+                    goal.aborted.get_or_insert(why);
+                }
+            }
+            Order::Seal => self.seal(work),
         }
-        self.publish_shape();
-        Ok(())
+    }
+
+    /// The goal is reached, or what was added for it is gone again; who was removed may go.
+    fn seal(&mut self, work: &mut Work) {
+        let record = &mut self.machine.record;
+        let leaving = std::mem::take(&mut record.leaving);
+        let Some(goal) = record.goal.take() else { return };
+        let at = record.conf_index;
+        if self.leading_now() {
+            leaving.iter().for_each(|(replica, node, _)| self.say_removed(*node, *replica, work));
+            let result = if goal.aborted.is_some() { "aborted" } else { "done" };
+            metrics::counter!("pontoon_reconfigurations_total", "result" => result).increment(1);
+        }
+        if goal.aborted.is_none() {
+            work.events.push(Event::Reconfigured { group: self.group, at });
+        }
+        self.on_sealed(goal);
     }
 
     /// On the leader: names the disks of members that the replica map does not know yet, once all were heard of.
     pub(super) fn fill_in_disks(&mut self, disks: &BTreeMap<NodeId, Incarnation>, work: &Work) {
-        let unnamed = |m: &&Named| m.2 == Incarnation(0);
-        if work.now < self.leading.name_disks_at || !self.machine.record.members.iter().any(|m| unnamed(&m)) {
+        let record = &self.machine.record;
+        let unnamed = |m: &&Member| m.2 == Incarnation(0);
+        if record.conf_state.is_joint() || !record.members.iter().any(|m| unnamed(&m)) || !self.may_change(work.now) {
             return;
         }
-        let status = self.raft.basic_status();
-        // Only after an own entry is applied: until then a change might be pending that is not known here.
-        if status.role != StateRole::Leader || self.stored_term(self.machine.applied()) != Some(status.term) {
-            return;
-        }
-        let name = |m: &Named| disks.get(&m.1).map(|disk| (m.0, m.1, *disk));
-        let named: Option<Vec<Named>> = self.machine.record.members.iter().filter(unnamed).map(name).collect();
+        let name = |m: &Member| disks.get(&m.1).map(|disk| (m.0, m.1, *disk));
+        let named: Option<Vec<Member>> = record.members.iter().filter(unnamed).map(name).collect();
         let Some(named) = named else { return };
+        self.propose_context(ConfContext { named, order: None }, work);
+    }
+
+    /// Proposes a change whose only operation does nothing: it carries a context.
+    pub(super) fn propose_context(&mut self, context: ConfContext, work: &Work) {
         let nothing = ConfChangeSingle { kind: ConfChangeType::UpdateNode, id: self.id };
-        let context = encode_named(&named);
-        let change = ConfChangeV2 { changes: vec![nothing], context, ..ConfChangeV2::default() };
-        self.leading.name_disks_at = work.now + self.retry_after();
-        // Refused: asked again later.
-        let _refused = self.raft.propose_conf_change(work.now, change).is_err();
-    }
-
-    fn retry_after(&self) -> Tick {
-        4 * self.limits.election_ticks
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn contexts_come_back_and_nonsense_does_not() {
-        let named = vec![(ReplicaId(1), NodeId(7), Incarnation(u64::MAX)), (ReplicaId(2), NodeId(8), Incarnation(3))];
-        assert_eq!(decode_named(encode_named(&named)).unwrap(), named);
-        assert_eq!(decode_named(Bytes::new()).unwrap(), vec![]);
-        assert!(decode_named(Bytes::from_static(b"\xff\xff\xff\x7f")).is_err());
-        assert!(decode_named(Bytes::from_static(b"\x01\x01")).is_err());
+        self.propose_simple(Some(nothing), context, work);
     }
 }

@@ -1,36 +1,43 @@
 //! One group's copy on this node: the core, what waits on it, and what of its work is on its way.
 //!
-//! Each file has one subject and its own sub-struct: `propose`, `read`, `ready` (writes), `apply`, `membership`,
-//! `snapshot`, `truncate`, `lead` (leadership, status), `work` (what a turn collects).
+//! Each file has one subject and its own sub-struct: `propose`, `read`, `ready` (writes), `apply`, `snapshot`, `truncate`,
+//! `lead` (leadership, status), `peers` (who may speak, envelopes), `membership` (changes as applied), `reconfigure`
+//! (driving them) with `plan` and `catch_up`, `work` (what a turn collects).
 //! Leaves to others: threads, inboxes, disks and sockets. Events come in through `on_*`; work goes out into `Work`.
 //! Invariant: `RawNode::on_persisted` is called from `ready` only, for writes that the log writer reported durable.
 
 mod apply;
+mod catch_up;
 mod lead;
 mod membership;
+mod peers;
+mod plan;
 mod propose;
 mod read;
 mod ready;
+mod reconfigure;
 mod snapshot;
 mod truncate;
 mod work;
 
 pub use work::{Letter, Limits, Work};
 
-use crate::env::{GroupOp, GroupWrite, PeerIdentity};
+use crate::env::{Creation, GroupOp, GroupWrite, PeerIdentity};
 use crate::error::{AdminError, GroupError, LifecycleError, Lost, ProposeError, ReadError};
 use crate::events::Event;
-use crate::ids::{GroupId, Incarnation, Index, LogPos, NodeId, PollerId, ReplicaId, Tick};
+use crate::ids::{GroupId, Incarnation, Index, NodeId, PollerId, ReplicaId, Tick};
 use crate::log_cache::GroupStorage;
 use crate::proposal::{AdminSlot, Proposal, ReadRequest};
 use crate::router::GroupCell;
 use crate::task::{Fetched, GroupMessage, Newborn};
 use apply::Applying;
 use lead::Leading;
+use peers::Peers;
 use pontoon_raft::{Body, Config as CoreConfig, HardState, Message, RawNode, StartError};
 use propose::PendingProposals;
 use read::PendingReads;
 use ready::Writes;
+use reconfigure::Changing;
 use snapshot::{Installing, Snapshots};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,8 +62,11 @@ pub struct Replica {
     id: ReplicaId,
     /// The poller that owns it.
     poller: PollerId,
-    /// Position before the group's first entry, and the digest that is told until that entry is applied (boot.md 3).
-    birth: (LogPos, u64),
+    /// The disk that it is on.
+    disk: Incarnation,
+    /// How the group was born: the digest is told until its first entry is applied, all of it to who may not be born yet
+    /// (boot.md 3).
+    creation: Arc<Creation>,
     /// The outside: status copy, read view.
     cell: Arc<GroupCell>,
     /// Bounds and times, the node's.
@@ -73,6 +83,10 @@ pub struct Replica {
     machine: Applying,
     /// Snapshots built, sent, received.
     snapshots: Snapshots,
+    /// Who was heard of, who is told what.
+    peers: Peers,
+    /// Changes of members, driven and awaited.
+    changing: Changing,
     /// Leadership as last seen, transfers, the status copy's upkeep.
     leading: Leading,
     /// May it go on?
@@ -91,8 +105,8 @@ pub struct Surroundings<'a> {
     pub limits: Arc<Limits>,
     /// The owner.
     pub poller: PollerId,
-    /// Random per start of the node: makes read contexts unique.
-    pub boot_nonce: u64,
+    /// This start of this disk: its nonce makes read contexts unique.
+    pub me: PeerIdentity,
     /// For the budget and the time.
     pub work: &'a Work,
 }
@@ -101,7 +115,7 @@ impl Replica {
     /// Takes over what boot or creation prepared. `Err`: the stored state contradicts itself; quarantine it.
     pub fn adopt(newborn: Newborn, around: Surroundings<'_>) -> Result<Replica, StartError> {
         let Newborn { stored, record, tail, seed, campaign: _ } = newborn;
-        let Surroundings { cell, limits, poller, boot_nonce, work } = around;
+        let Surroundings { cell, limits, poller, me, work } = around;
         // The machine's database flushes by itself, so the commit on disk may lag behind it (boot.md 4).
         let commit = stored.hard_state.commit.max(record.applied.index);
         let hard_state = HardState { commit, ..stored.hard_state };
@@ -112,16 +126,19 @@ impl Replica {
             group: stored.group,
             id: stored.replica,
             poller,
-            birth: (stored.creation.birth, stored.creation.digest),
+            disk: me.incarnation,
+            creation: Arc::new(stored.creation),
             cell,
             limits,
             raft,
             proposals: PendingProposals::default(),
-            reads: PendingReads::new(boot_nonce),
+            reads: PendingReads::new(me.epoch.nonce),
             // The core takes what it starts with for stored, but the raised commit is not: it goes with the first write.
             writes: Writes::with_lazy(hard_state),
             machine: Applying::new(record, &stored.truncated),
             snapshots: Snapshots::default(),
+            peers: Peers::default(),
+            changing: Changing::default(),
             leading: Leading::default(),
             phase: Phase::Running,
             armed: Tick::MAX,
@@ -165,10 +182,15 @@ impl Replica {
 
     /// A peer's message. What the replica map forbids is dropped, what proves lost data quarantines.
     pub fn on_message(&mut self, from: PeerIdentity, message: GroupMessage, work: &mut Work) {
+        if let Some(conf) = self.dismissal(&message) {
+            return self.be_dismissed(conf, work);
+        }
         if let Err(reason) = self.admits(from, &message) {
+            self.tell_removed(from.node, message.message.from, work);
             work.refused(reason);
             return;
         }
+        self.note_sender(from.node, message.message.from);
         // Contents of snapshots come on their own lane; the message comes with them (`on_received`).
         if matches!(message.message.body, Body::Snap { .. }) {
             work.refused("snapshot_without_contents");
@@ -187,30 +209,6 @@ impl Replica {
             Ok(()) => {}
             Err(e) if e.is_corruption() => self.quarantine(e.to_string(), work),
             Err(_) => work.refused("not_stepped"),
-        }
-    }
-
-    /// Law 8: older replica ids, removed replicas and wrong disks are refused; unknown senders are stepped.
-    fn admits(&self, from: PeerIdentity, message: &GroupMessage) -> Result<(), &'static str> {
-        let m = &message.message;
-        if self.closed().is_some() {
-            return Err("stopped_replica");
-        }
-        if m.to != self.id {
-            return Err("stale_replica");
-        }
-        if message.epoch != 0 {
-            return Err("stale_epoch");
-        }
-        if message.birth != 0 && message.birth != self.birth.1 {
-            return Err("other_birth");
-        }
-        let record = &self.machine.record;
-        match record.members.iter().find(|member| member.0 == m.from) {
-            Some((_, node, _)) if *node != from.node => Err("wrong_node"),
-            Some((_, _, disk)) if *disk != Incarnation(0) && *disk != from.incarnation => Err("wrong_disk"),
-            None if m.from < record.next_replica => Err("removed_replica"),
-            _ => Ok(()),
         }
     }
 
@@ -254,6 +252,7 @@ impl Replica {
         self.reads.expire(work.now);
         self.proposals.expire(work.now);
         self.expire_transfer(work.now);
+        self.ask_whether_needed(work);
     }
 
     /// When `on_tick` must be called next.
@@ -263,6 +262,7 @@ impl Replica {
             return Tick::MAX;
         }
         let own = self.reads.deadline().min(self.proposals.deadline()).min(self.transfer_deadline());
+        let own = own.min(self.changing.deadline()).min(self.ask_deadline());
         self.raft.next_deadline().min(own)
     }
 
@@ -282,6 +282,7 @@ impl Replica {
         self.append_staged(work);
         self.ask_joined(work);
         self.fill_in_disks(disks, work);
+        self.drive_change(disks, work);
         self.take_ready(work);
         self.drop_unused_snapshots(work);
         self.hand_out_fetches(work);
@@ -333,6 +334,7 @@ impl Replica {
         self.reads.fail_all(&ReadError::Group(why.clone()));
         self.end_transfer(Err(AdminError::Group(why.clone())));
         self.snapshots.fail_waiters(&AdminError::Group(why.clone()));
+        self.changing.fail_waiters(&AdminError::Group(why.clone()));
     }
 
     /// The node stops: a commit that was not worth a write of its own goes out now.

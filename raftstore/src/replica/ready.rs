@@ -175,19 +175,20 @@ impl Replica {
 
     /// Sends to wherever the replica map says that the receivers are.
     pub(super) fn send_all(&mut self, messages: Vec<Message>, work: &mut Work) {
-        let first_applied = self.machine.applied() > self.birth.0.index;
-        let birth = if first_applied { 0 } else { self.birth.1 };
+        let first_applied = self.machine.applied() > self.creation.birth.index;
+        let birth = if first_applied { 0 } else { self.creation.digest };
         for message in messages {
             if message.from != self.id {
                 // A peer's read that came here after the leadership had left. Nobody would believe this link that it
                 // is the peer's, and the asker asks again when it learns of the new leader.
                 continue;
             }
-            let Some(to) = self.machine.record.node_of(message.to) else { continue };
+            let Some(to) = self.node_of(message.to) else { continue };
             if work.silent && matches!(message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. }) {
                 continue;
             }
-            let message = GroupMessage { group: self.group, epoch: 0, birth, message };
+            let aside = self.aside_for(&message);
+            let message = GroupMessage { group: self.group, epoch: 0, birth, aside, message };
             if matches!(message.message.body, Body::Snap { .. }) {
                 self.send_snapshot(to, message, work);
             } else {

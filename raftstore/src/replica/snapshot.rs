@@ -133,6 +133,11 @@ impl Replica {
         }
     }
 
+    /// Is a snapshot on its way to this replica, or being built for whoever needs one?
+    pub(super) fn feeds_snapshot(&self, replica: ReplicaId) -> bool {
+        self.snapshots.sends.contains(&replica)
+    }
+
     fn drop_shelf(&mut self, work: &mut Work) {
         if let Some(old) = self.raft.storage_mut().set_spooled(None) {
             drop_spool(old.spool, work);
@@ -150,6 +155,7 @@ impl Replica {
             work.refused("snapshot_not_wanted");
             return drop_spool(spooled.spool, work);
         }
+        self.note_sender(from.node, message.message.from);
         self.snapshots.received.push(spooled);
         self.step(message.message, work);
     }

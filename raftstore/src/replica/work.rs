@@ -9,7 +9,7 @@ use crate::env::{Fetch, GroupWrite, LogBatch};
 use crate::events::Event;
 use crate::ids::{BatchSeq, GroupId, PollerId, Tick};
 use crate::outbox::Outbox;
-use crate::task::{ApplierMsg, FetchTask, SnapshotTask};
+use crate::task::{ApplierMsg, FetchTask, LifecycleMsg, SnapshotTask};
 use std::sync::Arc;
 
 /// Largest catch-up read. Bytes.
@@ -61,6 +61,8 @@ pub enum Letter {
     Snapshotter(SnapshotTask),
     /// To the log reader.
     LogReader(FetchTask),
+    /// To lifecycle.
+    Lifecycle(LifecycleMsg),
     /// The replica of this group is gone: its tombstone is durable.
     Gone(GroupId),
 }

@@ -11,7 +11,7 @@ use crate::env::{Instant, Lane, PeerIdentity, SpoolWriter, Transport};
 use crate::ids::{GroupId, NodeId, SpoolId, StreamId};
 use crate::router::Router;
 use crate::spool::SpoolInput;
-use crate::task::{PollerMsg, SnapshotEvent, Spooled};
+use crate::task::{GroupMessage, PollerMsg, SnapshotEvent, Spooled};
 use pontoon_raft::{Body, SnapshotMeta};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -154,11 +154,7 @@ impl Receptions {
         stream: StreamId,
         header: &SnapshotHeader,
     ) -> Result<(), Bad> {
-        let message = &header.message;
-        let cell = router.cell(message.group).ok_or(Bad::Refused("no replica of the group"))?;
-        if cell.replica != message.message.to {
-            return Err(Bad::Refused("meant for another replica"));
-        }
+        find_receiver(router, from, &header.message)?;
         self.make_room(spools, from, header)?;
         let spool = spools.take_id();
         let file = spools.files.create(spool).map_err(|error| {
@@ -271,6 +267,23 @@ impl Receptions {
     /// A lost ack is made good by the sender's next chunk.
     fn send(&self, to: PeerIdentity, ack: SnapshotAck) {
         let _lost = self.transport.send(to.node, Lane::Snapshot, SnapshotFrame::Ack(ack).encode());
+    }
+}
+
+/// The replica that the stream is for must live. Its header may give birth to it, as any word of a leader's, or end the
+/// older one that stands in its place; the stream comes again.
+fn find_receiver(router: &Router, from: PeerIdentity, message: &GroupMessage) -> Result<(), Bad> {
+    match router.cell(message.group) {
+        Some(cell) if cell.replica == message.message.to => Ok(()),
+        Some(cell) => {
+            let letter = PollerMsg::Peer { from, messages: vec![message.clone()], bytes: 0 };
+            router.mail().poller(cell.poller, letter);
+            Err(Bad::Refused("meant for another replica"))
+        }
+        None => {
+            router.on_unknown(from, message.clone());
+            Err(Bad::Refused("no replica of the group"))
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Nodes in one thread on the twins: every part turned by hand, one tick of time at a time.
 //!
-//! Leaves to others: faults drawn from a seed (the simulator). Invariant: deterministic.
+//! Shared with `tests/membership`. Leaves to others: faults drawn from a seed (the simulator). Invariant: deterministic.
+
+#![allow(dead_code, reason = "shared by test files")]
 
 use bytes::Bytes;
 use pontoon_raftstore::config::Config;
@@ -41,6 +43,8 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeId, Node>,
     /// Nodes that neither send nor receive.
     pub cut_off: BTreeSet<NodeId>,
+    /// Name of the kind that nodes which start from now on register.
+    pub kind: &'static str,
 }
 
 impl Cluster {
@@ -52,12 +56,16 @@ impl Cluster {
             config,
             nodes: BTreeMap::new(),
             cut_off: BTreeSet::new(),
+            kind: "kv",
         };
-        for id in (1..=n).map(NodeId) {
-            let node = cluster.start(id, Arc::default(), MemMachineDisk::new(Persistence::Durable), Arc::default(), 1);
-            cluster.nodes.insert(id, node);
-        }
+        (1..=n).for_each(|id| cluster.add(NodeId(id)));
         cluster
+    }
+
+    /// A node with empty disks; linked to all.
+    pub fn add(&mut self, id: NodeId) {
+        let node = self.start(id, Arc::default(), MemMachineDisk::new(Persistence::Durable), Arc::default(), 1);
+        self.nodes.insert(id, node);
     }
 
     fn start(
@@ -77,7 +85,7 @@ impl Cluster {
             log,
             transport: Arc::new(self.net.transport(me, power.clone())),
             clock: self.clock.clone() as Arc<dyn Clock>,
-            kinds: BTreeMap::from([("kv".to_owned(), Arc::new(machines.open(power.clone())) as _)]),
+            kinds: BTreeMap::from([(self.kind.to_owned(), Arc::new(machines.open(power.clone())) as _)]),
             files: Arc::new(files.open(power.clone())),
         };
         let (router, inboxes) = Router::new(&self.config);
@@ -85,6 +93,10 @@ impl Cluster {
         let (handle, parts) = boot(NodeInputs { env, config, router: router.clone(), inboxes, me, recovered }).unwrap();
         router.open();
         self.net.listen(me, power.clone(), router);
+        for other in self.nodes.keys() {
+            self.net.tell_link(*other, id, true);
+            self.net.tell_link(id, *other, true);
+        }
         Node { id, disk, machines, files, power, handle, parts, hung: BTreeSet::new(), boots }
     }
 
@@ -104,10 +116,15 @@ impl Cluster {
 
     pub fn create(&mut self, group: GroupId) {
         let voters = self.nodes.keys().copied().collect();
+        self.create_on(group, voters);
+    }
+
+    pub fn create_on(&mut self, group: GroupId, voters: BTreeSet<NodeId>) {
         let spec = GroupSpec { id: group, kind: "kv".into(), voters, learners: BTreeSet::new() };
         let cells: Vec<Arc<LifecycleCell>> = self
             .nodes
             .values()
+            .filter(|n| spec.voters.contains(&n.id))
             .map(|n| {
                 let cell: Arc<LifecycleCell> = Cell::new(n.power.clone());
                 n.handle.create(spec.clone(), cell.clone());
@@ -131,30 +148,40 @@ impl Cluster {
     /// Turns everything at the present moment until nothing moves.
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
-            let mut worked = false;
-            for node in self.nodes.values_mut() {
-                worked |= turn_all(node, self.now);
-            }
-            let sent = self.net.take_sent();
-            worked |= !sent.is_empty();
-            for packet in sent {
-                if !self.cut_off.contains(&packet.to) && !self.cut_off.contains(&packet.from.node) {
-                    self.net.deliver(packet).unwrap();
-                }
-            }
-            if !worked {
+            if !self.step() {
                 return;
             }
         }
         panic!("never comes to rest");
     }
 
+    /// Turns everything once and delivers what was sent. Returns whether anything moved.
+    pub fn step(&mut self) -> bool {
+        let mut worked = false;
+        for node in self.nodes.values_mut() {
+            worked |= turn_all(node, self.now);
+        }
+        let sent = self.net.take_sent();
+        worked |= !sent.is_empty();
+        for packet in sent {
+            if !self.cut_off.contains(&packet.to) && !self.cut_off.contains(&packet.from.node) {
+                self.net.deliver(packet).unwrap();
+            }
+        }
+        worked
+    }
+
     pub fn ticks(&mut self, n: u64) {
         for _ in 0..n {
-            self.now = self.now.after(Duration::from_millis(100));
-            self.clock.set(self.now);
+            self.pass_tick();
             self.settle();
         }
+    }
+
+    /// Time alone: nothing is turned.
+    pub fn pass_tick(&mut self) {
+        self.now = self.now.after(Duration::from_millis(100));
+        self.clock.set(self.now);
     }
 
     pub fn leader(&self, group: GroupId) -> Option<NodeId> {

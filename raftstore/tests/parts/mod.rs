@@ -151,15 +151,7 @@ impl Node {
         let kept = prepared.kept.clone();
         let next = prepared.next_spool;
         let snapshotter = Snapshotter::new(Inbox::new(snapshotter), router.clone(), &env, &config, kept, next);
-        let lifecycle = Lifecycle::new(
-            Inbox::new(lifecycle),
-            router.clone(),
-            &env,
-            identity.node,
-            identity.epoch,
-            &prepared,
-            &tombstones,
-        );
+        let lifecycle = Lifecycle::new(Inbox::new(lifecycle), router.clone(), &env, identity, &prepared, &tombstones);
         let now = Instant::default();
         let durability = Durability::new(Inbox::new(durability), router.clone(), &env, &config, ledger, now);
         prepared.stopped.iter().for_each(|s| s.show(&router));
@@ -260,6 +252,9 @@ pub fn record(group: GroupId, replica: ReplicaId, generation: u64, applied: LogP
         conf_state: conf(),
         members: (1..=3).map(|i| (ReplicaId(i), NodeId(i), Incarnation(i))).collect(),
         next_replica: ReplicaId(4),
+        conf_index: BIRTH.index,
+        leaving: Vec::new(),
+        goal: None,
     }
 }
 
