@@ -169,7 +169,7 @@ pub struct ApplyTask {
     /// Who waits: ascending by index.
     pub slots: Vec<(Index, Arc<dyn ReplySlot>)>,
     /// The replica record after the last entry: written with the data.
-    pub record: ReplicaRecord,
+    pub record: Box<ReplicaRecord>,
 }
 
 /// What an applier's inbox takes.

@@ -197,7 +197,7 @@ fn record(rng: &mut Rng) -> ReplicaRecord {
         members,
         conf_index: if plain { BIRTH.index } else { Index(number(rng) >> 1) },
         leaving: if plain { Vec::new() } else { self::members(rng) },
-        goal: (!plain && rng.chance(500)).then(|| goal(rng)),
+        goal: (!plain && rng.chance(500)).then(|| Box::new(goal(rng))),
     }
 }
 

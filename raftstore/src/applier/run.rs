@@ -54,7 +54,7 @@ impl Job {
             self.take(entry, slot);
         }
         assert!(slots.next().is_none(), "slots ascend and name entries of their task");
-        self.record = task.record;
+        self.record = *task.record;
     }
 
     fn take(&mut self, entry: Entry, slot: Option<Arc<dyn ReplySlot>>) {

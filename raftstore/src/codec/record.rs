@@ -42,7 +42,7 @@ pub struct ReplicaRecord {
     /// Removed, and perhaps still needed by a member that does not know it yet (docs/membership.md).
     pub leaving: Vec<Member>,
     /// The change of members under way.
-    pub goal: Option<Goal>,
+    pub goal: Option<Box<Goal>>,
 }
 
 impl ReplicaRecord {
@@ -136,10 +136,13 @@ impl ReplicaRecord {
     }
 }
 
-fn take_change(r: &mut Reader) -> Result<(Index, Vec<Member>, Option<Goal>), DecodeError> {
+/// What version 2 adds.
+type Change = (Index, Vec<Member>, Option<Box<Goal>>);
+
+fn take_change(r: &mut Reader) -> Result<Change, DecodeError> {
     let conf_index = r.index()?;
     let leaving = take_members(r, 4 * MAX_MEMBERS)?;
-    let goal = if r.flag()? { Some(take_goal(r)?) } else { None };
+    let goal = if r.flag()? { Some(Box::new(take_goal(r)?)) } else { None };
     Ok((conf_index, leaving, goal))
 }
 

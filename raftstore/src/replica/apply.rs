@@ -86,7 +86,7 @@ impl Replica {
             generation: self.machine.record.generation,
             slots: self.proposals.take_for(&entries),
             entries,
-            record: self.machine.record.clone(),
+            record: Box::new(self.machine.record.clone()),
         };
         work.letters.push(Letter::Applier(self.group, ApplierMsg::Apply(task)));
     }

@@ -61,7 +61,7 @@ impl Replica {
         match order {
             Order::Begin(goal) => {
                 let first = record.next_replica;
-                record.goal.get_or_insert(Goal { first, ..goal });
+                record.goal.get_or_insert_with(|| Box::new(Goal { first, ..goal }));
             }
             Order::Abort(why) => {
                 if let Some(goal) = record.goal.as_mut().filter(|_| !record.conf_state.is_joint()) {
@@ -86,7 +86,7 @@ impl Replica {
         if goal.aborted.is_none() {
             work.events.push(Event::Reconfigured { group: self.group, at });
         }
-        self.on_sealed(goal);
+        self.on_sealed(*goal);
     }
 
     /// On the leader: names the disks of members that the replica map does not know yet, once all were heard of.

@@ -159,7 +159,7 @@ impl Replica {
     }
 
     fn goal(&self) -> Option<&Goal> {
-        self.machine.record.goal.as_ref()
+        self.machine.record.goal.as_deref()
     }
 
     fn serves(&self, target: &Target) -> bool {

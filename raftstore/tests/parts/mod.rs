@@ -220,8 +220,14 @@ impl Node {
         let slots: Vec<Arc<KvSlot>> = entries.iter().map(|_| KvSlot::new(self.power.clone())).collect();
         let record = record(group, cell.replica, 0, entries.last().unwrap().pos());
         let waiting = entries.iter().map(|e| e.index).zip(slots.iter().map(|s| s.clone() as _)).collect();
-        let task =
-            ApplyTask { group, replica: cell.replica, generation: Generation(0), entries, slots: waiting, record };
+        let task = ApplyTask {
+            group,
+            replica: cell.replica,
+            generation: Generation(0),
+            entries,
+            slots: waiting,
+            record: Box::new(record),
+        };
         self.mail().applier(group, ApplierMsg::Apply(task));
         slots
     }
