@@ -17,7 +17,9 @@ impl World {
         }
         let power = Arc::new(Power::default());
         let entropy = std::array::from_fn(|_| self.rng.next_u64());
-        if !self.healed && self.exchanged.is_none() && self.rng.chance(150) {
+        // A script names its faults: nothing else dies there.
+        let faulty = !self.swarm.faults.is_empty();
+        if !self.healed && self.exchanged.is_none() && self.rng.chance(150) && faulty {
             self.arm_power(&power, 4);
         }
         let (net, clock) = (self.net.clone(), self.clock.clone());
