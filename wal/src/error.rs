@@ -57,6 +57,19 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// What RocksDB says when it does not open: the disk's fault, which may pass, or damage, which does not.
+    pub(crate) fn of_database(e: &rocksdb::Error) -> OpenError {
+        let text = e.to_string();
+        // The second is the crate's own, before it asks RocksDB.
+        let of_disk = e.kind() == rocksdb::ErrorKind::IOError || text.starts_with("Failed to create");
+        if of_disk && !text.contains("No such file") {
+            return OpenError::Io { doing: "open the database".into(), source: std::io::Error::other(text) };
+        }
+        OpenError::Damaged(text)
+    }
+}
+
 /// Recovery ends below the durable watermark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostLog {

@@ -4,11 +4,21 @@
 //! writes; after a failed write nobody knows what is on disk, so here nothing is tried again (law 7).
 //! Invariant: after an `Err` from `write` or `sync`, or a `poison`, every later call of those fails.
 
+use crate::error::OpenError;
 use parking_lot::Mutex;
 use pontoon_raftstore::env::WriteFailed;
+use rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP;
 use rocksdb::{DB, DBRawIterator, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What is in the tables, by the MANIFEST alone.
+pub(crate) struct Flushed {
+    /// Highest sequence number that was flushed.
+    pub(crate) sequence: u64,
+    /// Number of the first WAL file that holds more: older ones are not replayed.
+    pub(crate) first_wal: u64,
+}
 
 /// A RocksDB behind its latch.
 pub(crate) struct Latch {
@@ -31,6 +41,16 @@ impl Latch {
     /// Recovers into memory; changes no file.
     pub(crate) fn open_read_only(path: &Path, options: &Options) -> Result<Latch, rocksdb::Error> {
         DB::open_for_read_only(options, path, false).map(Latch::around)
+    }
+
+    /// What is in the tables. Opens read-only with `elsewhere` as the folder of WAL files, which must hold none.
+    pub(crate) fn flushed(path: &Path, elsewhere: &Path, options: &Options) -> Result<Flushed, OpenError> {
+        let mut tables_only = options.clone();
+        tables_only.set_wal_dir(elsewhere);
+        let db = DB::open_for_read_only(&tables_only, path, false).map_err(|e| OpenError::of_database(&e))?;
+        let first_wal = db.property_int_value(MIN_LOG_NUMBER_TO_KEEP).map_err(|e| OpenError::of_database(&e))?;
+        let first_wal = first_wal.ok_or_else(|| OpenError::Damaged("the first WAL file is not known".into()))?;
+        Ok(Flushed { sequence: db.latest_sequence_number(), first_wal })
     }
 
     fn around(db: DB) -> Latch {

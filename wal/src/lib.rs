@@ -23,6 +23,7 @@ mod opening;
 mod options;
 mod reader;
 mod recover;
+mod replay;
 mod salvage;
 mod seats;
 mod store;

@@ -7,15 +7,18 @@
 //! ```
 //! A new store is built under `DIR/store.new` and gets its name by one rename: the one commit point, so that no crash
 //! leaves half a store and RocksDB never creates a database where one was lost.
-//! Invariant: nothing in `DIR/store` changes before recovery was compared with the watermark and every record checked.
+//! Invariant: nothing in `DIR/store` changes before what is recovered was compared with the watermark and every record
+//! of it checked; where records go on behind a gap, what is recovered ends before the gap.
 
 use crate::config::WalConfig;
 use crate::envelope::StoreId;
 use crate::error::{Doing, LostLog, OpenError};
 use crate::latch::Latch;
 use crate::recover::{self, Found};
+use crate::replay::{self, Replay};
+use crate::wal_scan::{self, WalFile};
 use crate::watermark::Watermark;
-use crate::{identity, metrics, options, salvage, wal_scan};
+use crate::{identity, metrics, options, salvage};
 use rocksdb::Options;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -52,8 +55,13 @@ pub(crate) fn open(dir: &Path, config: &WalConfig) -> Result<Opened, OpenError> 
     if !db.join("CURRENT").is_file() {
         return Err(OpenError::NotWhole("the database is missing".into()));
     }
-    let (found, recovered) = inspect(&db, store, &options, watermark.sequence())?;
-    keep_cut_tail(dir, &db, recovered, config.salvage_bytes)?;
+    replay::discard(dir).doing(|| format!("remove {}", replay::TRIAL))?;
+    let replay = Replay::survey(&home, &options)?;
+    let Inspected { found, recovered, jumped } = inspect(dir, &db, &replay, store, &options, watermark.sequence())?;
+    keep_cut_tail(dir, &db, &replay, recovered, config.salvage_bytes)?;
+    if jumped {
+        replay.cut().doing(|| "cut WAL files behind a gap".into())?;
+    }
     let latch = Latch::open(&db, &options).map_err(|e| refused(dir, &e))?;
     if latch.latest_sequence() != recovered {
         let reached = latch.latest_sequence();
@@ -100,41 +108,77 @@ fn found(dir: &Path, home: &Path, options: &Options) -> Result<(), OpenError> {
     sync_dir(dir)
 }
 
-/// Recovers without changing a file, compares with the watermark, checks every record.
-fn inspect(db: &Path, store: StoreId, options: &Options, mark: u64) -> Result<(Found, u64), OpenError> {
-    let latch = Latch::open_read_only(db, options).map_err(|e| OpenError::Damaged(e.to_string()))?;
-    let recovered = latch.latest_sequence();
-    if recovered < mark {
-        drop(latch);
-        return Err(lost(db, recovered, mark));
-    }
-    Ok((recover::pass(&latch, store)?, recovered))
+/// What a look without changing anything gave.
+struct Inspected {
+    /// All records.
+    found: Found,
+    /// Last sequence number of them.
+    recovered: u64,
+    /// RocksDB would go on behind a gap: the WAL files must be cut first.
+    jumped: bool,
 }
 
-fn lost(db: &Path, recovered: u64, expected: u64) -> OpenError {
-    let files = wal_scan::scan(db).unwrap_or_default();
-    let place = wal_scan::place_of_loss(&files, recovered);
-    let groups = place.as_ref().map(|(file, _)| file.groups.iter().copied().collect()).unwrap_or_default();
-    let place = place.map(|(file, what)| (file.name.clone(), file.end, what));
+/// Recovers without changing a file, compares with the watermark, checks every record.
+fn inspect(
+    dir: &Path,
+    db: &Path,
+    replay: &Replay,
+    store: StoreId,
+    options: &Options,
+    mark: u64,
+) -> Result<Inspected, OpenError> {
+    let latch = Latch::open_read_only(db, options).map_err(|e| OpenError::of_database(&e))?;
+    let replayed = latch.latest_sequence();
+    let recovered = replayed.min(replay.reach);
+    if recovered < mark {
+        return Err(lost(&replay.files, recovered, mark));
+    }
+    if replayed == recovered {
+        return Ok(Inspected { found: recover::pass(&latch, store)?, recovered, jumped: false });
+    }
+    drop(latch);
+    let trial = replay.stage(dir).doing(|| "copy the WAL files before a gap".into())?;
+    let found = before_the_gap(&trial, db, replay.reach, store, options);
+    replay::discard(dir).doing(|| format!("remove {}", trial.display()))?;
+    Ok(Inspected { found: found?, recovered, jumped: true })
+}
+
+/// Reads what is left when the WAL files are cut at a gap, on the copies in `trial`.
+fn before_the_gap(trial: &Path, db: &Path, reach: u64, store: StoreId, options: &Options) -> Result<Found, OpenError> {
+    let mut on_trial = options.clone();
+    on_trial.set_wal_dir(trial);
+    let latch = Latch::open_read_only(db, &on_trial).map_err(|e| OpenError::of_database(&e))?;
+    match latch.latest_sequence() {
+        reached if reached == reach => recover::pass(&latch, store),
+        reached => Err(OpenError::Damaged(format!("recovery reached {reached}, the WAL files end at {reach}"))),
+    }
+}
+
+fn lost(files: &[WalFile], recovered: u64, expected: u64) -> OpenError {
+    let place = wal_scan::place_of_loss(files, recovered);
+    let groups = place.as_ref().map(|(file, ..)| file.groups.iter().copied().collect()).unwrap_or_default();
+    let place = place.map(|(file, offset, what)| (file.name.clone(), offset, what));
     OpenError::Lost(Box::new(LostLog { recovered, expected, place, groups }))
 }
 
-fn keep_cut_tail(dir: &Path, db: &Path, recovered: u64, limit: u64) -> Result<(), OpenError> {
-    let files = wal_scan::scan(db).doing(|| "read the WAL files".into())?;
-    let cut = wal_scan::has_cut_tail(&files, recovered);
+fn keep_cut_tail(dir: &Path, db: &Path, replay: &Replay, recovered: u64, limit: u64) -> Result<(), OpenError> {
+    let cut = wal_scan::has_cut_tail(&replay.files, recovered);
     metrics::on_open(cut);
     if !cut {
         return Ok(());
     }
     let copied = salvage::keep(dir, db, recovered, limit).doing(|| "copy WAL files with an unsynced tail".into())?;
-    let broken = files.iter().find_map(|f| Some((&f.name, f.end, f.broken.as_ref()?)));
-    tracing::warn!(recovered, copied, ?broken, "an unsynced tail of the log is cut; nothing acknowledged is lost");
+    let place = wal_scan::place_of_loss(&replay.files, recovered).map(|(file, at, what)| (&file.name, at, what));
+    tracing::warn!(recovered, copied, ?place, "an unsynced tail of the log is cut; nothing acknowledged is lost");
     Ok(())
 }
 
 fn refused(dir: &Path, e: &rocksdb::Error) -> OpenError {
-    let text = e.to_string();
-    if text.contains("lock") { OpenError::InUse(dir.to_owned()) } else { OpenError::Damaged(text) }
+    let locked = |how| e.as_ref().contains(how);
+    if locked("lock hold by current process") || locked("While lock file") {
+        return OpenError::InUse(dir.to_owned());
+    }
+    OpenError::of_database(e)
 }
 
 fn sync_dir(dir: &Path) -> Result<(), OpenError> {

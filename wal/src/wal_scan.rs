@@ -1,9 +1,10 @@
-//! Our own reader of RocksDB's WAL files: where they stop making sense. For messages and salvage only.
+//! Our own reader of RocksDB's WAL files: which sequence numbers they hold one behind the other, and where they stop
+//! making sense.
 //!
 //! A file is blocks of 32 KiB of fragments: `crc u32 | length u16 | type u8`, in recycled files `| log number u32`, then
-//! the payload. A record's first fragment begins with its sequence number and count. What decides is RocksDB's recovery
-//! and the watermark; nothing here is trusted for more than a place to name.
-//! Invariant: reads one block at a time; never fails on what a file holds.
+//! the payload. A record's first fragment begins with its sequence number and count. Leaves to others: what follows
+//! from it (`replay`). Stricter than RocksDB, which reads on behind zeros that begin where a record ends.
+//! Invariant: reads one block at a time; never fails on what a file holds; from `first` to `last` no number is missing.
 
 use crate::keys::{self, Key};
 use pontoon_raftstore::ids::GroupId;
@@ -55,19 +56,19 @@ pub(crate) fn scan(db: &Path) -> io::Result<Vec<WalFile>> {
 }
 
 /// Where the record behind `recovered` should be: file, offset, what is there.
-pub(crate) fn place_of_loss(files: &[WalFile], recovered: u64) -> Option<(&WalFile, String)> {
+pub(crate) fn place_of_loss(files: &[WalFile], recovered: u64) -> Option<(&WalFile, u64, String)> {
     let next = recovered + 1;
     let reaches =
         |f: &&WalFile| f.first.is_none_or(|first| first <= next) && f.last.is_none_or(|last| last <= recovered);
     if let Some(broken) = files.iter().find(|f| f.broken.is_some() && reaches(f)) {
-        return Some((broken, broken.broken.clone().unwrap_or_default()));
+        return Some((broken, broken.end, broken.broken.clone().unwrap_or_default()));
     }
     if let Some(later) = files.iter().find(|f| f.first.is_some_and(|first| first > next)) {
         let what = format!("continues with sequence number {}, {next} is missing", later.first.unwrap_or_default());
-        return Some((later, what));
+        return Some((later, 0, what));
     }
     let last = files.iter().rev().find(|f| f.last == Some(recovered))?;
-    Some((last, "the file ends".into()))
+    Some((last, last.end, "the file ends".into()))
 }
 
 /// Was something behind `recovered` cut?
@@ -146,8 +147,8 @@ impl WalFile {
         loop {
             match fragment(&block[offset..], self.number) {
                 Fragment::Whole { kind, len, payload } => {
-                    if !self.take(kind, payload, open) {
-                        self.broken = Some("fragments out of order".into());
+                    if let Err(what) = self.take(kind, payload, open) {
+                        self.broken = Some(what);
                         return Some(offset);
                     }
                     offset += len;
@@ -165,13 +166,13 @@ impl WalFile {
         }
     }
 
-    /// One fragment more; false if it does not fit.
-    fn take(&mut self, kind: u8, payload: &[u8], open: &mut Option<(u64, u64)>) -> bool {
+    /// One fragment more; what is wrong if it does not fit.
+    fn take(&mut self, kind: u8, payload: &[u8], open: &mut Option<(u64, u64)>) -> Result<(), String> {
         match (kind, open.is_some()) {
-            (1 | 2, false) => *open = sequence_and_count(payload),
+            (1 | 2, false) => *open = Some(self.follows(payload)?),
             (3 | 4, true) => {}
-            (9.., false) => return true,
-            _ => return false,
+            (9.., false) => return Ok(()),
+            _ => return Err("fragments out of order".into()),
         }
         if matches!(kind, 1 | 4)
             && let Some((sequence, count)) = open.take()
@@ -179,7 +180,16 @@ impl WalFile {
             self.first.get_or_insert(sequence);
             self.last = Some(sequence + count.max(1) - 1);
         }
-        true
+        Ok(())
+    }
+
+    /// Sequence number and count of a record that begins here, if it follows the one before.
+    fn follows(&self, payload: &[u8]) -> Result<(u64, u64), String> {
+        let (sequence, count) = sequence_and_count(payload).ok_or("a record without a sequence number")?;
+        match self.last {
+            Some(last) if sequence != last + 1 => Err(format!("sequence number {sequence} follows {last}")),
+            _ => Ok((sequence, count)),
+        }
     }
 
     /// Looks for readable records behind the end: then the end is damage, not the file's last record.
