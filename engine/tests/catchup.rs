@@ -3,11 +3,10 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, get, kv, put, quick};
+use common::{Cluster, PATIENCE, get, kv, put, quick, until};
 use pontoon::NodeId;
 use pontoon::config::{Size, Span};
 use pontoon::kv::{KvDigest, KvMachine};
-use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_far_behind_gets_a_snapshot_and_has_the_same_contents() {
@@ -53,20 +52,17 @@ async fn a_node_far_behind_gets_a_snapshot_and_has_the_same_contents() {
 
 /// The digest that all replicas agree on at one applied index.
 async fn same_digests(cluster: &Cluster) -> KvDigest {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let found = until("one applied index", async || {
         let mut found = Vec::new();
         for node in cluster.ids() {
             let view = cluster.group::<KvMachine>(node, 1).read(pontoon::Read::Local { max_staleness: None }).await;
             found.push(view.unwrap().digest().unwrap());
         }
-        if found.iter().all(|d| d.applied == found[0].applied) {
-            assert!(found.iter().all(|d| *d == found[0]), "{found:?}");
-            return found[0];
-        }
-        assert!(Instant::now() < deadline, "{found:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        if found.iter().all(|d| d.applied == found[0].applied) { Ok(found) } else { Err(found) }
+    })
+    .await;
+    assert!(found.iter().all(|d| *d == found[0]), "{found:?}");
+    found[0]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,14 +80,11 @@ async fn leaders_even_out_after_a_node_was_away() {
     }
     let back = cluster.builder(NodeId(1)).open().await.unwrap();
     cluster.engines.insert(NodeId(1), back);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    until("even leaders", async || {
         let led: Vec<usize> = cluster.engines.values().map(|e| e.health().led).collect();
-        if led.iter().all(|n| (2..=4).contains(n)) && led.iter().sum::<usize>() == 9 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{led:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        let even = led.iter().all(|n| (2..=4).contains(n)) && led.iter().sum::<usize>() == 9;
+        if even { Ok(()) } else { Err(led) }
+    })
+    .await;
     cluster.stop_all().await;
 }

@@ -6,11 +6,10 @@ mod common;
 #[allow(dead_code, unreachable_pub)]
 mod in_memory_kv;
 
-use common::{Cluster, PATIENCE, quick};
+use common::{Cluster, PATIENCE, quick, until};
 use in_memory_kv::{Kv, Kvs};
 use pontoon::config::Size;
 use pontoon::{GroupId, NodeId, Read};
-use std::time::{Duration, Instant};
 
 #[test]
 fn the_example_runs() {
@@ -19,14 +18,8 @@ fn the_example_runs() {
 
 async fn get(cluster: &Cluster, node: NodeId, key: u8) -> Option<Vec<u8>> {
     let group = cluster.group::<Kv>(node, 1);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match group.read(Read::Linearizable).await {
-            Ok(view) => return view.get(&[key]).map(|v| v.to_vec()),
-            Err(e) => assert!(Instant::now() < deadline, "{e}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let view = until("a read", async || group.read(Read::Linearizable).await).await;
+    view.get(&[key]).map(|v| v.to_vec())
 }
 
 async fn check(cluster: &Cluster, keys: u8, round: u8) {

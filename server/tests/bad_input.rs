@@ -1,12 +1,16 @@
 //! Bad input of every kind against real processes: each with its error, and nothing acknowledged is lost by it.
 //!
-//! `founding`: flags and first starts; `disks`: directories that are not what they should be; `wire`: what arrives on
-//! sockets, and commands that cannot be served. Here: what the three share.
+//! `founding`: flags and first starts; `disks`: directories that are not what they should be; `failing`: disks that fail;
+//! `wire`: what arrives on sockets, and commands that cannot be served. Here: what these share.
 //! Invariant: a test waits for what it can see (an exit, a line, an answer), never for time to pass.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "bad_input/disks.rs"]
 mod disks;
+#[path = "bad_input/failing.rs"]
+mod failing;
+#[path = "../../wal/tests/faults/mod.rs"]
+mod faults;
 #[path = "bad_input/founding.rs"]
 mod founding;
 mod support;
@@ -17,22 +21,15 @@ use pontoon_server::client::{Answer, ClusterClient, Value};
 use pontoon_server::harness::Nodes;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
-use support::PATIENCE;
+use std::time::Duration;
+use support::{PATIENCE, until, until_true};
 
 /// Runs the binary to its end.
-fn run(flags: &[String]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
-    let mut child = command.args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let began = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if began.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            panic!("still running: {flags:?}\n{}", stderr(&child.wait_with_output().unwrap()));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child.wait_with_output().unwrap()
+async fn run(flags: &[String]) -> Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pontoon"));
+    let child = command.args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    ended.unwrap_or_else(|_| panic!("still running: {flags:?}")).unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -47,8 +44,8 @@ fn with(mut flags: Vec<String>, flag: &str, value: impl ToString) -> Vec<String>
 }
 
 /// Runs to its end, which must be a refusal with these words.
-fn refused(flags: &[String], code: i32, words: &[&str]) -> String {
-    let output = run(flags);
+async fn refused(flags: &[String], code: i32, words: &[&str]) -> String {
+    let output = run(flags).await;
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(code), "{flags:?}\n{text}");
     for word in words {
@@ -57,34 +54,20 @@ fn refused(flags: &[String], code: i32, words: &[&str]) -> String {
     text
 }
 
-/// Waits until a condition holds; says what was awaited if it never does.
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Waits until a node's log holds a line with all these words.
 async fn says(nodes: &Nodes, id: u64, words: &[&str]) {
     let log = &nodes.node(id).log;
     let said = || std::fs::read_to_string(log).unwrap_or_default();
     let holds = || said().lines().any(|line| words.iter().all(|w| line.contains(w)));
-    eventually(&format!("node {id} says {words:?}"), holds).await;
+    until_true(&format!("node {id} says {words:?}"), holds).await;
 }
 
 /// Waits until a node has ended by itself; code and everything it said since its log was emptied.
 async fn ended(nodes: &mut Nodes, id: u64) -> (i32, String) {
-    let mut code = None;
     let log = nodes.node(id).log.clone();
-    let began = Instant::now();
-    while code.is_none() {
-        assert!(began.elapsed() < PATIENCE, "still running:\n{}", std::fs::read_to_string(&log).unwrap());
-        code = nodes.exit_code(id).unwrap();
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    (code.unwrap(), std::fs::read_to_string(log).unwrap())
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let code = until("its end", async || nodes.exit_code(id).unwrap().ok_or_else(said)).await;
+    (code, said())
 }
 
 /// Starts a node that must refuse to run, or be refused; the last words of its process.

@@ -17,7 +17,7 @@ use pontoon_server::harness::{Nodes, wait_all_led};
 use shim::Shim;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{Clients, PATIENCE, all_led, equal_contents, rounds, three_nodes};
+use support::{Clients, PATIENCE, all_led, equal_contents, rounds, three_nodes, until_true};
 use undo::Report;
 
 const CLIENTS: u64 = 16;
@@ -66,11 +66,7 @@ fn flushed(data: &Path) -> usize {
 
 /// Waits, under load, until every node has a table file of contents: only then can log and contents part in a cut.
 async fn contents_are_flushed(nodes: &Nodes) {
-    let began = Instant::now();
-    while !nodes.nodes.iter().all(|n| flushed(&n.data) > 0) {
-        assert!(began.elapsed() < PATIENCE, "contents were never flushed");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_true("contents are flushed", || nodes.nodes.iter().all(|n| flushed(&n.data) > 0)).await;
 }
 
 /// What a sparse file takes.

@@ -47,10 +47,7 @@ impl Inbound for Inbox {
         self.changed.notify_all();
         Ok(())
     }
-    fn on_link_up(&self, _: PeerIdentity) {
-        self.changed.notify_all();
-    }
-    fn on_link_down(&self, _: NodeId) {
+    fn on_link(&self, _: NodeId, _: bool) {
         self.changed.notify_all();
     }
 }

@@ -8,14 +8,14 @@ mod common;
 
 use bytes::Bytes;
 use common::counters::Counters;
-use common::{Book, Event, Node, Raw, WELCOME, fake, fast, proto, wire_hello};
+use common::{Book, Event, LIMIT, Node, Raw, WELCOME, fake, fast, proto, wire_hello};
 use pontoon_raftstore::env::{Lane, LinkState, Refusal, SendError, Transport};
 use pontoon_raftstore::ids::{ClusterId, NodeId};
 use pontoon_transport::Config;
 use pontoon_transport::frame::{HEADER, Kind, header};
 use prost::Message;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -283,8 +283,9 @@ fn a_peer_that_takes_nothing_is_dropped_though_it_speaks() {
             }
         }
     });
-    let chunk = Bytes::from(vec![0; 1 << 20]);
+    let (chunk, until) = (Bytes::from(vec![0; 1 << 20]), Instant::now() + LIMIT);
     while node.net.send(A, Lane::Snapshot, chunk.clone()) != Err(SendError::Down) {
+        assert!(Instant::now() < until, "never dropped");
         std::thread::yield_now();
     }
     speaker.join().unwrap();

@@ -1,6 +1,8 @@
 //! Three engines in one process, on the loopback and in temporary directories.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
+mod until;
+
 use pontoon::config::{Size, Span};
 use pontoon::kv::{KvCommand, KvMachine, KvResponse, KvStore, When};
 use pontoon::{
@@ -10,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+#[allow(unused_imports, reason = "not every test waits")]
+pub use until::{PATIENCE, until};
 
 pub struct Cluster {
     dir: TempDir,
@@ -98,30 +101,18 @@ impl Cluster {
 
     /// The node that leads, once one does.
     pub async fn leader(&self, group: u64) -> NodeId {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            for (node, engine) in &self.engines {
-                if engine.status(GroupId(group)).is_ok_and(|s| s.is_leader()) {
-                    return *node;
-                }
-            }
-            assert!(Instant::now() < deadline, "no leader of group {group}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let leads = |engine: &Engine| engine.status(GroupId(group)).is_ok_and(|s| s.is_leader());
+        until("a leader", async || self.engines.iter().find(|e| leads(e.1)).map(|e| *e.0).ok_or(group)).await
     }
 
     /// Proposes wherever the leader is, until it is applied. Only for commands that may be repeated.
     pub async fn write<S: StateMachine>(&self, group: u64, command: impl Into<bytes::Bytes>) -> Applied<S::Response> {
         let command = command.into();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        until("applied", async || {
             let leader = self.leader(group).await;
-            match self.group::<S>(leader, group).propose(command.clone()).await {
-                Ok(applied) => return applied,
-                Err(e) => assert!(Instant::now() < deadline, "{e}"),
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            self.group::<S>(leader, group).propose(command.clone()).await
+        })
+        .await
     }
 }
 
@@ -153,14 +144,9 @@ pub async fn put(cluster: &Cluster, group: u64, key: &str, value: &str) {
 
 /// A linearizable read, tried again while nobody leads.
 pub async fn get(cluster: &Cluster, node: NodeId, group: u64, key: &str) -> Option<String> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match cluster.group::<KvMachine>(node, group).read(Read::Linearizable).await {
-            Ok(view) => return view.get(key.as_bytes()).unwrap().map(|v| String::from_utf8(v.to_vec()).unwrap()),
-            Err(e) => assert!(Instant::now() < deadline, "{e}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let group = cluster.group::<KvMachine>(node, group);
+    let view = until("a read", async || group.read(Read::Linearizable).await).await;
+    view.get(key.as_bytes()).unwrap().map(|v| String::from_utf8(v.to_vec()).unwrap())
 }
 
 pub fn is_refused_at_the_door(e: &ProposeError) -> bool {

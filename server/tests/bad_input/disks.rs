@@ -38,7 +38,7 @@ async fn directories_of_others_and_of_earlier_times_are_refused() {
     nodes.start_all().unwrap();
     all_led(&nodes).await;
     write(&nodes, "before", 30).await;
-    in_use_and_another_nodes(&mut nodes);
+    in_use_and_another_nodes(&mut nodes).await;
     all_led(&nodes).await;
     wiped(&mut nodes).await;
     copied_while_stopped(&mut nodes).await;
@@ -49,19 +49,19 @@ async fn directories_of_others_and_of_earlier_times_are_refused() {
     equal_contents(&nodes).await;
 }
 
-fn in_use_and_another_nodes(nodes: &mut Nodes) {
+async fn in_use_and_another_nodes(nodes: &mut Nodes) {
     // In use: the same directory, other ports.
     let ports = free_ports(2).unwrap();
     let mut second = nodes.flags(3);
     for (flag, port) in [("--redis", ports[0]), ("--admin", ports[1])] {
         second = with(second, flag, format!("127.0.0.1:{port}"));
     }
-    refused(&second, 1, &["node-3/engine is in use by another process"]);
+    refused(&second, 1, &["node-3/engine is in use by another process"]).await;
     // Another node's.
     nodes.kill(3).unwrap();
     nodes.kill(2).unwrap();
     let others = with(nodes.flags(3), "--data", nodes.node(2).data.display());
-    refused(&others, 2, &["directory belongs to node 2, asked for node 3"]);
+    refused(&others, 2, &["directory belongs to node 2, asked for node 3"]).await;
     nodes.start(2).unwrap();
     nodes.start(3).unwrap();
 }

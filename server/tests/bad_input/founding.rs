@@ -1,12 +1,12 @@
 //! Flags that make no sense, founders that disagree, and first starts that are interrupted at every step.
 
-use crate::support::{all_led, three_nodes};
-use crate::{ended, eventually, read_back, refused, says, starts_in_vain, with, write};
+use crate::support::{all_led, three_nodes, until_true};
+use crate::{ended, read_back, refused, says, starts_in_vain, with, write};
 use pontoon_server::harness::{Nodes, free_ports, wait_all_led};
 use std::process::{Child, Command, Stdio};
 
-#[test]
-fn all_mistakes_of_the_flags_are_told_at_once() {
+#[tokio::test]
+async fn all_mistakes_of_the_flags_are_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let nodes = three_nodes(dir.path(), 12, &["--log-file", "7", "--flush-every", "0"]);
     let data = nodes.node(1).data.clone();
@@ -33,11 +33,12 @@ fn all_mistakes_of_the_flags_are_told_at_once() {
             "log.file: ",
             "raft.durable_every: ",
         ],
-    );
+    )
+    .await;
     println!("{text}");
     assert!(!data.exists(), "a refused start leaves nothing behind");
     let open = with(nodes.flags(1), "--cluster", "1=0.0.0.0:7001");
-    refused(&open, 2, &["not on the loopback", "log.file: "]);
+    refused(&open, 2, &["not on the loopback", "log.file: "]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,6 +52,13 @@ async fn a_node_founded_otherwise_stays_out_and_says_both() {
     says(&nodes, 3, &["founded with digest", "here with"]).await;
     says(&nodes, 1, &["founded with digest", "here with"]).await;
     assert!(wait_all_led(&nodes.redis(), &nodes.redis(), std::time::Duration::ZERO).await.is_none());
+    stop(&mut wrong);
+    // Or with other nodes.
+    std::fs::write(&nodes.node(1).log, "").unwrap();
+    let five = format!("{},4=127.0.0.1:1,5=127.0.0.1:2", cluster_flag(&nodes.flags(3)));
+    let mut wrong = background(&nodes, 3, &with(nodes.flags(3), "--cluster", &five));
+    says(&nodes, 3, &["founded with digest", "here with"]).await;
+    says(&nodes, 1, &["founded with digest", "here with"]).await;
     stop(&mut wrong);
     // The same directory with the right flags: it never took part, so it may.
     nodes.start(3).unwrap();
@@ -72,9 +80,8 @@ async fn a_node_founded_otherwise_stays_out_and_says_both() {
     // Later starts with another number of groups, or other voters, are refused by the node itself, with the way out.
     nodes.kill(3).unwrap();
     let differs = ["founded with --groups 12 and voters 1,2,3", "the number of groups never changes"];
-    refused(&with(nodes.flags(3), "--groups", 24), 2, &differs);
-    let five = format!("{},4=127.0.0.1:1,5=127.0.0.1:2", cluster_flag(&nodes.flags(3)));
-    refused(&with(nodes.flags(3), "--cluster", five), 2, &differs);
+    refused(&with(nodes.flags(3), "--groups", 24), 2, &differs).await;
+    refused(&with(nodes.flags(3), "--cluster", five), 2, &differs).await;
     nodes.start(3).unwrap();
     all_led(&nodes).await;
     read_back(&nodes, "founded", 20).await;
@@ -116,14 +123,14 @@ async fn a_first_start_may_be_interrupted_at_every_step() {
         nodes.start_all().unwrap();
         let victim = n as u64 % 3 + 1;
         let seen = nodes.node(victim).data.join(step);
-        eventually(step, || {
+        until_true(step, || {
             seen.exists() || !seen.ends_with("layout.json") && nodes.node(victim).data.join("layout.json").exists()
         })
         .await;
         nodes.kill(victim).unwrap();
         // Once more, when the others have heard of it, and once all at the same time.
         nodes.start(victim).unwrap();
-        eventually("log store", || nodes.node(victim).data.join("engine/log/store").exists()).await;
+        until_true("log store", || nodes.node(victim).data.join("engine/log/store").exists()).await;
         nodes.kill_all().unwrap();
         nodes.start_all().unwrap();
         all_led(&nodes).await;

@@ -117,12 +117,12 @@ async fn commands_that_make_no_sense(nodes: &Nodes) {
     assert_eq!(length, Answer::Done(Value::Int(most.len() as i64)));
 }
 
-fn ports_in_use(nodes: &mut Nodes) {
+async fn ports_in_use(nodes: &mut Nodes) {
     nodes.kill(3).unwrap();
     let node = nodes.node(3);
     for addr in [&node.redis, &node.admin, &node.peer] {
         let _taken = TcpListener::bind(addr).unwrap();
-        refused(&nodes.flags(3), 1, &["cannot listen on", addr]);
+        refused(&nodes.flags(3), 1, &["cannot listen on", addr]).await;
     }
     nodes.start(3).unwrap();
 }
@@ -163,7 +163,7 @@ async fn garbage_and_nonsense_harm_nobody() {
     garbage_at_the_client_port(&nodes).await;
     commands_that_make_no_sense(&nodes).await;
     write(&nodes, "still", 10).await;
-    ports_in_use(&mut nodes);
+    ports_in_use(&mut nodes).await;
     all_led(&nodes).await;
     without_a_quorum(&mut nodes).await;
     all_led(&nodes).await;

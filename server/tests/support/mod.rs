@@ -4,6 +4,9 @@
 //! appended); one without an answer stays as "unknown".
 #![allow(clippy::unwrap_used, dead_code, clippy::print_stdout)]
 
+#[path = "../../../engine/tests/common/until.rs"]
+mod until;
+
 use bytes::Bytes;
 use pontoon_raftstore::testing::linearizability::{KvCall, KvVerdict, check_kv};
 use pontoon_raftstore::testing::{KvOp, KvRet};
@@ -15,7 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+#[allow(unused_imports, reason = "not every test waits for each")]
+pub(crate) use until::{PATIENCE, until, until_true};
+
 /// Steps that the checker may take for one key.
 const BUDGET: u64 = 20_000_000;
 
@@ -92,10 +97,14 @@ impl Clients {
 
     /// Waits until so many commands were acknowledged.
     pub(crate) async fn acknowledge(&self, at_least: u64) {
-        let began = Instant::now();
-        while self.acknowledged.load(Ordering::Relaxed) < at_least {
-            assert!(began.elapsed() < 3 * PATIENCE, "only {:?} of {at_least} acknowledged", self.acknowledged);
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        // Every step of the way has the whole patience: a record run asks for many.
+        loop {
+            let now = self.acknowledged.load(Ordering::Relaxed);
+            if now >= at_least {
+                return;
+            }
+            let more = || self.acknowledged.load(Ordering::Relaxed) > now;
+            until_true(&format!("more than {now} of {at_least} acknowledged"), more).await;
         }
     }
 
@@ -171,6 +180,7 @@ impl Client {
                     self.acknowledged.fetch_add(u64::from(!op.is_read()), Ordering::Relaxed);
                     history.push(KvCall { op, began, ended: Some((micros(self.began), ret)) });
                 }
+                // Pauses of a client that has no node to talk to; nothing waits for them.
                 Answer::Unknown(_) => {
                     history.push(KvCall { op, began, ended: None });
                     tokio::time::sleep(Duration::from_millis(10)).await;
