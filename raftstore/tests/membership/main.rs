@@ -10,11 +10,51 @@ mod group;
 
 use cluster::{Cluster, GROUP};
 use group::*;
+use pontoon_raft::{Body, Message, VoteRequest};
+use pontoon_raftstore::codec::encode_messages;
 use pontoon_raftstore::config::Config;
+use pontoon_raftstore::env::{Lane, PeerIdentity};
 use pontoon_raftstore::error::{AdminError, GroupError};
-use pontoon_raftstore::ids::{Index, NodeId, ReplicaId};
+use pontoon_raftstore::ids::{Incarnation, Index, LogPos, NodeId, ReplicaId, Term};
+use pontoon_raftstore::mem::Packet;
 use pontoon_raftstore::proposal::AdminDone;
 use pontoon_raftstore::reconfigure::{Phase, Target};
+use pontoon_raftstore::task::{Aside, GroupMessage};
+
+/// A vote request of a term far ahead, as it comes over a link of this node and disk: whoever steps it shows that term.
+fn intrude(c: &mut Cluster, link: (u64, u64), from: u64, to: u64, birth: u64) -> Term {
+    let body = Body::Vote(VoteRequest { last: LogPos::new(Term(90), Index(900)), transfer: true });
+    let message = Message { from: ReplicaId(from), to: ReplicaId(to), term: Term(99), body };
+    let message = GroupMessage { group: GROUP, epoch: 0, birth, aside: Aside::Nothing, message };
+    let (node, incarnation) = (NodeId(link.0), Incarnation(link.1));
+    let from = PeerIdentity { node, incarnation, epoch: Default::default() };
+    let body = encode_messages(&[message]);
+    c.net.deliver(Packet { from, to: NodeId(1), lane: Lane::Urgent, body }).unwrap();
+    c.settle();
+    status(c, 1).term
+}
+
+#[test]
+fn who_is_no_member_any_more_never_reaches_the_core() {
+    let mut c = cluster(4, &[1, 2, 3]);
+    lead_at(&mut c, 1);
+    change(&mut c, &[1, 2], &[]);
+    change(&mut c, &[1, 2, 3], &[]);
+    let term = status(&c, 1).term;
+    // In these tests node n has disk 100 + n. Replica 3 was removed; replica 4 is on node 3 now.
+    assert_eq!(intrude(&mut c, (3, 103), 3, 1, 0), term, "a removed replica");
+    assert_eq!(intrude(&mut c, (3, 999), 4, 1, 0), term, "another disk");
+    assert_eq!(intrude(&mut c, (2, 102), 4, 1, 0), term, "another node");
+    assert_eq!(intrude(&mut c, (3, 103), 4, 2, 0), term, "to another replica");
+    assert_eq!(intrude(&mut c, (3, 103), 4, 1, 7), term, "of another birth");
+    assert_eq!(intrude(&mut c, (3, 103), 4, 1, 0), Term(99), "a member");
+}
+
+#[test]
+fn unknown_senders_are_stepped() {
+    let mut c = cluster(4, &[1, 2, 3]);
+    assert_eq!(intrude(&mut c, (4, 104), 9, 1, 0), Term(99));
+}
 
 fn replica_on(c: &Cluster, node: u64) -> ReplicaId {
     status(c, node).replica
