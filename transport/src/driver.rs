@@ -2,7 +2,7 @@
 //!
 //! Reads and writes what `handshake`, `link` and `frame` say; decides nothing itself. `listener` and `dialer` make
 //! the connections.
-//! Invariant: no body reaches raftstore before `Admitted` exists, between `on_link(true)` and `on_link(false)` of the
+//! Invariant: no body reaches raftstore before `Admitted` exists, between `on_link_up` and `on_link_down` of the
 //! session only, and never from a session that another one has followed.
 
 use crate::batch::Batch;
@@ -209,7 +209,7 @@ impl<'a> Seated<'a> {
     fn take(cx: &'a Context, peer: &'a Peer, session: SessionNo, by: NodeId, admitted: &Admitted) -> Seated<'a> {
         peer.link.lock().on_up(cx.shared.now(), session, by, admitted.send_caps());
         peer.metrics.up(true);
-        cx.inbound.on_link(peer.id, true);
+        cx.inbound.on_link_up(admitted.identity());
         Seated { cx, peer, session }
     }
 }
@@ -220,7 +220,7 @@ impl Drop for Seated<'_> {
         self.peer.metrics.lost(lost);
         self.peer.metrics.up(false);
         self.peer.metrics.queued([0; 3]);
-        self.cx.inbound.on_link(self.peer.id, false);
+        self.cx.inbound.on_link_down(self.peer.id);
         self.peer.redial.notify_one();
     }
 }
@@ -267,7 +267,7 @@ async fn carry(cx: &Arc<Context>, peer: &Arc<Peer>, session: SessionNo, wire: Wi
         _ = floor.wait_for(|floor| *floor > session) => End::Replaced,
         () = cx.shared.stopped() => End::Stopped,
     };
-    // Waits for them too: nothing of this session happens after its `on_link(false)`.
+    // Waits for them too: nothing of this session happens after its `on_link_down`.
     loops.shutdown().await;
     end
 }

@@ -1,6 +1,6 @@
 //! Errors by who is to blame: the configuration (refuse to start), the peer (drop, count), this node (log, back off).
 //!
-//! Leaves to others: what raftstore hears (`SendError`, `on_link`).
+//! Leaves to others: what raftstore hears (`SendError`, `on_link_up`, `on_link_down`).
 //! Invariant: every peer fault has one short `reason`, so that counters by reason stay bounded.
 
 use pontoon_raftstore::env::BadFrame;

@@ -2,7 +2,7 @@
 //!
 //! Leaves to others: every decision (`link`), every socket (`driver`).
 //! Invariant: `link` is never locked across an await, nor while raftstore or the gatekeeper is called; `seat` is held
-//! by the one session that is up, from before `on_link(true)` until after `on_link(false)`.
+//! by the one session that is up, from before `on_link_up` until after `on_link_down`.
 
 use crate::config::Config;
 use crate::link::{Link, SessionNo};

@@ -47,7 +47,10 @@ impl Inbound for Inbox {
         self.changed.notify_all();
         Ok(())
     }
-    fn on_link(&self, _: NodeId, _: bool) {
+    fn on_link_up(&self, _: PeerIdentity) {
+        self.changed.notify_all();
+    }
+    fn on_link_down(&self, _: NodeId) {
         self.changed.notify_all();
     }
 }

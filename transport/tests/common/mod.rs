@@ -126,8 +126,11 @@ impl Inbound for Fake {
         self.events.note(Event::Frame(from.node, lane, body));
         Ok(())
     }
-    fn on_link(&self, peer: NodeId, up: bool) {
-        self.events.note(Event::Link(peer, up));
+    fn on_link_up(&self, peer: PeerIdentity) {
+        self.events.note(Event::Link(peer.node, true));
+    }
+    fn on_link_down(&self, peer: NodeId) {
+        self.events.note(Event::Link(peer, false));
     }
 }
 
