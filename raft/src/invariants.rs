@@ -42,6 +42,8 @@ impl<S: Storage> Raft<S> {
 
     fn assert_role(&self) {
         let last = self.log.last_index();
+        // Between two states the machine neither stands for election nor leads (S38).
+        assert!(matches!(self.role, Role::Follower) || self.log.unstable_snapshot().is_none(), "{:?}", self.role);
         match &self.role {
             Role::Follower => {}
             Role::PreCandidate => assert!(self.lead.is_none()),
@@ -61,11 +63,14 @@ impl<S: Storage> Raft<S> {
         for m in self.tracker.iter() {
             let learner = m.roles.has(Roles::LEARNER);
             assert!(m.roles != Roles::NONE && !(learner && m.roles.is_voter()), "{m:?}");
+            let asked = self.leader().map_or(0, |l| l.reads.newest());
+            assert!(m.read_ack <= asked, "{m:?} confirms what was not asked: {asked}");
             let p = m.status();
             assert!(p.matched < p.next, "{p:?}");
             assert!(!self.is_leader() || p.matched <= last, "{p:?}, last {last}");
             assert!((p.state == FlowState::Snapshot) == (p.pending_snapshot.0 > 0), "{p:?}");
             assert!(p.state == FlowState::Replicate || p.inflight == 0, "{p:?}");
+            assert!(p.inflight <= self.config.max_inflight_msgs, "{p:?}");
         }
     }
 }

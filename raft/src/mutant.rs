@@ -101,14 +101,10 @@ mutants! {
     PrevNotChecked,
     /// An own entry of another term is left where the leader has a different one.
     ConflictKept,
-    /// An append is acknowledged up to the own last entry instead of up to its own.
-    AcksOwnLast,
 
     // Unstable log and completions.
     /// Cutting the unstable log leaves the mark of what is being written where it was.
     CutKeepsMark,
-    /// Entries count as stable although another entry is there by now.
-    StableWithoutTerm,
     /// An answer that has nothing to write itself does not wait for earlier writes (S7).
     AnswerOvertakesWrites,
     /// A restored snapshot leaves the unstable entries in place.

@@ -68,6 +68,11 @@ impl ReadQueue {
         self.rounds.push_back((self.newest, now));
     }
 
+    /// Position of the last request or round.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
     /// No lease any more in this leadership.
     pub(crate) fn break_lease(&mut self) {
         self.lease_broken = !mutant::is(Mutant::LeaseKeptInTransfer);

@@ -206,8 +206,7 @@ impl<S: Storage> Raft<S> {
         let answer = match self.log.append_after(prev, entries, commit) {
             Appended::Done { last_new, conflict, splice } => {
                 self.trace_splice(conflict, splice);
-                let index = if mutant::is(Mutant::AcksOwnLast) { self.log.last_index() } else { last_new };
-                AppendResp { index, reject: None }
+                AppendResp { index: last_new, reject: None }
             }
             Appended::Refused => self.refuse_append(from, prev),
             Appended::ConflictBelowCommit(found) => {

@@ -118,7 +118,7 @@ impl Unstable {
         if pos.index < self.offset {
             return StableOutcome::IsSnapshot;
         }
-        if term != pos.term && !mutant::is(Mutant::StableWithoutTerm) {
+        if term != pos.term {
             return StableOutcome::Mismatch(LogPos::new(term, pos.index));
         }
         self.entries.drain(..=self.at(pos.index));

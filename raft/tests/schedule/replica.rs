@@ -1,9 +1,10 @@
-//! One replica with its disk and its state machine, as a driver in asynchronous mode would keep them.
+//! One replica with its disk and its state machine, as a driver would keep them.
 //!
-//! Leaves to others: when something happens (`world`), whether it was right (`witness`).
+//! Leaves to others: when something happens (`driver`), whether it was right (`witness`).
 //! Invariant: `Disk` holds what is durable, nothing else; a crash keeps it and a prefix of the queued writes.
 
 use bytes::Bytes;
+use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::*;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -59,10 +60,10 @@ pub struct Machine {
 impl Machine {
     pub fn apply(&mut self, entry: &Entry) {
         assert_eq!(entry.index, self.at.next(), "entries are applied in order");
-        let kind = entry.kind as u8;
-        let words = [entry.term.0, entry.index.0, u64::from(kind)];
-        let bytes = words.iter().flat_map(|w| w.to_le_bytes()).chain(entry.data.iter().copied());
-        self.digest = bytes.fold(self.digest, |d, b| (d ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let words = [entry.term.0, entry.index.0, u64::from(entry.kind as u8)];
+        let mix = |digest: u64, word: u64| (digest ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        self.digest = words.into_iter().fold(self.digest, mix);
+        self.digest = entry.data.iter().fold(self.digest, |digest, byte| mix(digest, u64::from(*byte)));
         self.at = entry.index;
     }
 
@@ -92,6 +93,8 @@ pub struct Replica {
     pub raw: RawNode<Disk>,
     pub now: Tick,
     pub writes: VecDeque<Write>,
+    /// Durable, but the core was not told yet.
+    pub unreported: Option<ReadyNumber>,
     /// Committed entries that the state machine did not get yet.
     pub to_apply: VecDeque<Entry>,
     pub machine: Machine,
@@ -99,6 +102,8 @@ pub struct Replica {
     pub synced: Index,
     /// Terms of the log as handed out so far, durable or not.
     pub view: BTreeMap<Index, Term>,
+    /// Where membership changes stand in `view`.
+    pub changes: Vec<Index>,
     /// As of the last look, to see what falls.
     pub last_seen: BasicStatus,
     pub down: bool,
@@ -124,10 +129,12 @@ impl Replica {
             raw,
             now: 0,
             writes: VecDeque::new(),
+            unreported: None,
             to_apply: VecDeque::new(),
             machine: Machine::of(first),
             synced: Index(1),
             view: BTreeMap::from([(Index(1), Term(1))]),
+            changes: Vec::new(),
             down: false,
         }
     }
@@ -140,13 +147,20 @@ impl Replica {
     pub fn take_in(&mut self, ready: Ready) {
         if let Some(snapshot) = &ready.snapshot {
             self.view = BTreeMap::from([(snapshot.meta.index, snapshot.meta.term)]);
+            self.changes.clear();
         }
         if let Some(first) = ready.entries.first() {
             self.view.split_off(&first.index);
+            self.changes.retain(|at| *at < first.index);
             self.view.extend(ready.entries.iter().map(|e| (e.index, e.term)));
+            let changes = ready.entries.iter().filter(|e| e.kind != EntryKind::Normal);
+            self.changes.extend(changes.map(|e| e.index));
         }
         self.to_apply.extend(ready.committed_entries);
-        let Ready { number, awaits_persist: awaited, hard_state, entries, snapshot, .. } = ready;
+        let Ready { number, awaits_persist: awaited, mut hard_state, entries, snapshot, .. } = ready;
+        if mutant::is(Mutant::VoteNotPersisted) {
+            hard_state.iter_mut().for_each(|hs| hs.vote = ReplicaId::NONE);
+        }
         if awaited || hard_state.is_some() || !entries.is_empty() || snapshot.is_some() {
             self.writes.push_back(Write { number, awaited, hard_state, entries, snapshot });
         }
@@ -186,10 +200,13 @@ impl Replica {
         disk.mem.set_hard_state(hard_state);
         let base = disk.first_index().prev();
         self.view = (base.0..=disk.last_index().0).map(|i| (Index(i), disk.term(Index(i)).unwrap())).collect();
+        let changes = disk.mem.all_entries().iter().filter(|e| e.kind != EntryKind::Normal);
+        self.changes = changes.map(|e| e.index).collect();
         self.config.applied = machine.at;
         self.config.seed = seed;
         self.raw = RawNode::new(&self.config, disk, self.now).unwrap();
         self.writes.clear();
+        self.unreported = None;
         self.to_apply.clear();
         (self.machine, self.synced) = (machine, machine.at);
         self.last_seen = self.raw.basic_status();
