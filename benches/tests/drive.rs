@@ -41,7 +41,8 @@ fn a_point_has_exactly_the_agreed_keys() {
     let point = drive(&["--machine", "count"]);
     let mut found: Vec<&str> = point.as_object().unwrap().keys().map(String::as_str).collect();
     let mut wanted = KEYS.to_vec();
-    (found.sort_unstable(), wanted.sort_unstable());
+    found.sort_unstable();
+    wanted.sort_unstable();
     assert_eq!(found, wanted);
     // Three nodes write each entry, and at most 48 are in flight: three batches could hold all of them.
     let entries = point["entries_per_sync"].as_f64().unwrap();
