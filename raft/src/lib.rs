@@ -44,6 +44,7 @@
 //! `Config::strict` refuses what the original accepts and then dies of, and closes a hole of its asynchronous mode (vote
 //! requests that leave before the own term is durable); only transcripts of the original switch it off.
 
+mod bootstrap;
 mod check;
 mod conf_change;
 pub mod confchange;
@@ -76,6 +77,7 @@ mod trace;
 pub mod tracker;
 mod transfer;
 
+pub use bootstrap::{BootstrapError, Peer};
 pub use conf_change::{
     BadConfChange, ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV1, ConfChangeV2,
     Protocol,

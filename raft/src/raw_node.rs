@@ -127,7 +127,8 @@ impl<S: Storage> RawNode<S> {
         self.propose_entries(now, vec![cc.to_entry()])
     }
 
-    fn propose_entries(&mut self, now: Tick, entries: Vec<Entry>) -> Result<Option<LogPos>, StepError> {
+    /// Proposes commands and membership changes, all or none, whatever position they carry.
+    pub fn propose_entries(&mut self, now: Tick, entries: Vec<Entry>) -> Result<Option<LogPos>, StepError> {
         self.raft.set_now(now);
         if entries.is_empty() {
             return Err(StepError::Malformed("a proposal without entries"));

@@ -52,3 +52,30 @@ pub trait Storage {
     /// The newest snapshot for `to`, or `SnapshotUnavailable` while one is built.
     fn snapshot(&self, to: ReplicaId) -> Result<Snapshot, StorageError>;
 }
+
+/// A storage behind a pointer, so that a host's own type can be forgotten.
+impl<S: Storage + ?Sized> Storage for Box<S> {
+    fn initial_state(&self) -> InitialState {
+        (**self).initial_state()
+    }
+
+    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        (**self).entries(low, high, max_bytes)
+    }
+
+    fn term(&self, index: Index) -> Result<Term, StorageError> {
+        (**self).term(index)
+    }
+
+    fn first_index(&self) -> Index {
+        (**self).first_index()
+    }
+
+    fn last_index(&self) -> Index {
+        (**self).last_index()
+    }
+
+    fn snapshot(&self, to: ReplicaId) -> Result<Snapshot, StorageError> {
+        (**self).snapshot(to)
+    }
+}
