@@ -3,6 +3,7 @@
 //! Invariant: every variant of `ProposeError` but `OutcomeUnknown` is given at the door and means "never appended".
 
 use crate::ids::{GroupId, Index, LogPos, NodeId, Term};
+use pontoon_raft::{ConfChangeError, Fetch, StepError};
 
 /// Whom to ask instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,4 +259,60 @@ pub enum BootError {
         /// On disk.
         kind: String,
     },
+}
+
+/// A node that its host drives has ended. What was asked did not happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct Stopped;
+
+/// Why a node that its host drives did not take something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SoloError {
+    /// Not taken. A tick or a message counts as lost, a proposal may be tried again.
+    #[error("the line is full")]
+    Full,
+    /// Not proposed. Try again, or start with `WithoutLeader::Wait`.
+    #[error("no leader is known")]
+    NoLeader,
+    /// The core says no: nothing was appended or forwarded.
+    #[error(transparent)]
+    Refused(#[from] StepError),
+    /// It still waits for a leader and may be proposed yet: a second attempt may do it twice.
+    #[error("the caller's patience ended")]
+    OutcomeUnknown,
+    /// Not taken.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why what a host says about its `Ready` had no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadyError {
+    /// The host has no `Ready`, or its membership changes are all applied.
+    #[error("nothing waits for this")]
+    NotDue,
+    /// So many membership changes of the `Ready` are to be applied first.
+    #[error("{0} membership changes are not applied")]
+    Unapplied(usize),
+    /// A committed change cannot work: stop this replica for good.
+    #[error(transparent)]
+    BadChange(#[from] ConfChangeError),
+    /// Restart from storage.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why a node that its host drives ended without being told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Halted {
+    /// A message proves that data was lost or mixed up here. Quarantine the replica, repair nothing.
+    #[error(transparent)]
+    LostData(StepError),
+    /// The storage broke its contract.
+    #[error("the storage answers Uncached for {}..{}", .0.low, .0.high)]
+    Uncached(Fetch),
 }
