@@ -55,10 +55,44 @@ pub enum Event {
     DiskStalled,
     /// It has ended.
     DiskRecovered,
+    /// A poller served a deadline, or let acks and votes go, more than a heartbeat interval too late. At most one event
+    /// per poller, cause and 10 s; the metric counts all.
+    LateTurn {
+        /// Why.
+        cause: LateCause,
+        /// How late.
+        by: Duration,
+    },
     /// The node promises nothing any more.
     Poisoned(String),
     /// So many events were lost for this listener.
     Lagged(u64),
+}
+
+/// Why a poller's turn was late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateCause {
+    /// Its turn before took long: too much work for one poller, or a pause that fell into a turn.
+    PollerBusy,
+    /// A write to the log took long.
+    SyncSlow,
+    /// It was to run and did not: the machine or process was stopped, or had no processor time to give.
+    MachinePaused,
+}
+
+impl LateCause {
+    /// All of them.
+    pub const ALL: [LateCause; 3] = [LateCause::PollerBusy, LateCause::SyncSlow, LateCause::MachinePaused];
+
+    /// As a label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            LateCause::PollerBusy => "poller_busy",
+            LateCause::SyncSlow => "sync_slow",
+            LateCause::MachinePaused => "machine_paused",
+        }
+    }
 }
 
 struct Listener {

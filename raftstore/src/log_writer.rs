@@ -39,6 +39,14 @@ impl SharedLog {
         Arc::new(SharedLog { log, exclusive: Mutex::new(()), clock, router })
     }
 
+    /// The same, and how long it took, the wait for others included.
+    #[must_use]
+    pub fn timed_write(&self, batch: &LogBatch) -> (bool, Duration) {
+        let began = self.clock.now();
+        let written = self.write(batch);
+        (written, self.clock.now().since(began))
+    }
+
     /// Writes a batch. False: the node is poisoned, now or before; nothing may be promised.
     #[must_use]
     pub fn write(&self, batch: &LogBatch) -> bool {

@@ -5,6 +5,7 @@
 //! poisoned. A turn takes a bounded bite of the inbox.
 
 mod control;
+mod late;
 mod report;
 
 use crate::config::Config;
@@ -20,6 +21,7 @@ use crate::router::{Route, Router};
 use crate::task::{ApplierMsg, Aside, GroupMessage, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
 use crate::ticker::Ticker;
 use crate::turn::{Active, Turn};
+use late::Late;
 use report::Report;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -90,6 +92,8 @@ pub struct Poller {
     stopped: bool,
     /// Gauges and their upkeep.
     report: Report,
+    /// Notices turns that come late.
+    late: Late,
 }
 
 impl Poller {
@@ -115,6 +119,7 @@ impl Poller {
             closed: None,
             stopped: false,
             report: Report::default(),
+            late: Late::new(config.tick * u32::try_from(config.heartbeat_ticks).unwrap_or(u32::MAX)),
             parts,
         }
     }
@@ -127,6 +132,7 @@ impl Poller {
         self.work.now = self.work.now.max(tick_of(now, self.tick));
         let drained = self.drain_inbox();
         self.fire_deadlines();
+        self.late.judge(now).into_iter().for_each(|e| self.parts.router.events().tell(e));
         self.watch_disk(now);
         self.settle_touched();
         self.send();
@@ -209,6 +215,7 @@ impl Poller {
     fn on_persisted(&mut self, upto: BatchSeq) {
         while self.in_flight.front().is_some_and(|b| b.seq <= upto) {
             let batch = self.in_flight.pop_front().expect("looked at it");
+            self.late.on_synced(batch.since);
             for place in batch.places {
                 let mut any = false;
                 self.with(place, |r, work| any = r.on_persisted(batch.seq, work));
@@ -230,6 +237,7 @@ impl Poller {
             };
             replica.armed = Tick::MAX;
             if replica.next_deadline() <= now {
+                self.late.on_served(instant_of(replica.next_deadline(), self.tick));
                 replica.on_tick(&mut self.work);
                 self.touch_place(place);
             } else {
@@ -305,7 +313,9 @@ impl Poller {
                 self.parts.router.mail().writer(WriterMsg::Write { origin, seq, batch });
             }
             Some(log) => {
-                if log.write(&batch) {
+                let (written, took) = log.timed_write(&batch);
+                self.late.on_wrote(took);
+                if written {
                     self.on_persisted(seq);
                     self.send();
                 }
@@ -343,7 +353,7 @@ impl Poller {
     fn next_wake(&self) -> Instant {
         let tick = match self.ticker.next() {
             Tick::MAX => Instant::NEVER,
-            tick => Instant(tick.saturating_mul(self.tick.as_nanos() as u64)),
+            tick => instant_of(tick, self.tick),
         };
         match self.in_flight.front() {
             Some(batch) if !self.stalled => tick.min(batch.since.after(self.disk_stall)),
@@ -391,6 +401,10 @@ impl Active for Poller {
         Poller::turn(self, now)
     }
 
+    fn on_end(&mut self, now: Instant) {
+        self.late.on_end(now);
+    }
+
     fn wait(&mut self, at_most: Duration) {
         self.parts.inbox.wait(at_most);
     }
@@ -419,4 +433,8 @@ fn weight(letter: &PollerMsg) -> u64 {
 
 fn tick_of(now: Instant, tick: Duration) -> Tick {
     now.0 / (tick.as_nanos() as u64).max(1)
+}
+
+fn instant_of(at: Tick, tick: Duration) -> Instant {
+    Instant(at.saturating_mul(tick.as_nanos() as u64))
 }

@@ -77,14 +77,19 @@ fn spawn(part: Box<dyn Active>, router: Arc<Router>, clock: Arc<dyn Clock>) -> i
 
 fn drive(mut part: Box<dyn Active>, router: &Router, clock: &dyn Clock) {
     let seen = router.health().part(part.name(), clock.now());
+    let mut now = clock.now();
     while !part.is_stopped() {
-        let now = clock.now();
         seen.store(now.0, Ordering::Relaxed);
         // After a panic no turn follows: the part is only asked to answer its waiters.
-        match catch_unwind(AssertUnwindSafe(|| part.turn(now))) {
-            Ok(turn) if turn.worked => {}
-            Ok(turn) => part.wait(turn.next.since(clock.now()).min(LOOK)),
+        let turn = match catch_unwind(AssertUnwindSafe(|| part.turn(now))) {
+            Ok(turn) => turn,
             Err(panic) => return on_panic(&mut *part, router, &*panic),
+        };
+        now = clock.now();
+        part.on_end(now);
+        if !turn.worked {
+            part.wait(turn.next.since(now).min(LOOK));
+            now = clock.now();
         }
     }
     seen.store(u64::MAX, Ordering::Relaxed);

@@ -39,6 +39,8 @@ impl Turn {
 pub trait Active: Send {
     /// Does what waits, never blocking on a channel, a socket or time.
     fn turn(&mut self, now: Instant) -> Turn;
+    /// The turn is over, at `now`. Where no time passes in a turn, as in the simulator, nobody calls this.
+    fn on_end(&mut self, _now: Instant) {}
     /// Returns once something arrives in the inbox, or after `at_most`. Only threads call this.
     fn wait(&mut self, at_most: std::time::Duration);
     /// Has it stopped for good?

@@ -115,6 +115,17 @@ fn scripts() {
     assert!(first == third && first != second, "{terms:?}");
 }
 
+/// A slow disk and a pause are told apart, and nobody else is called late.
+#[test]
+fn late_turns_have_their_cause() {
+    let report = Script::read(include_str!("worlds/late.txt")).unwrap().run();
+    assert!(report.passed(), "{report}");
+    let late: Vec<&str> = report.story.iter().filter_map(|l| l.split_once(" LateTurn")).map(|l| l.0).collect();
+    let nodes: Vec<&str> = late.iter().filter_map(|l| l.split_once(" node ")).map(|l| l.1).collect();
+    assert_eq!((nodes.len(), nodes[0]), (2, "2:"), "{late:?}");
+    assert_eq!((report.counts["late turns sync_slow"], report.counts["late turns machine_paused"]), (1, 1));
+}
+
 /// What two runs of a seed must agree on.
 fn fingerprint(seed: u64) -> String {
     hush();

@@ -30,19 +30,21 @@ impl World {
         self.check(behind.map_or(Ok(()), |why| Err(format!("node {id}: {why}"))));
     }
 
-    /// A replica stands still only because this world broke its machine.
-    pub(super) fn check_quarantines(&mut self, id: NodeId) {
+    /// A replica stands still only because this world broke its machine. Late turns are counted.
+    pub(super) fn check_events(&mut self, id: NodeId) {
         let Some(up) = &self.nodes[&id].up else { return };
-        let mut wrong = None;
+        let (mut wrong, mut late) = (None, Vec::new());
         while let Some(event) = up.events.try_next() {
             self.story.note(self.now, || format!("node {id}: {event:?}"));
-            if let Event::Quarantined { group, why } = event
-                && !why.contains("injected")
-                && up.power.is_on()
-            {
-                wrong = Some(format!("node {id}, group {group} is quarantined: {why}"));
+            match event {
+                Event::Quarantined { group, why } if !why.contains("injected") && up.power.is_on() => {
+                    wrong = Some(format!("node {id}, group {group} is quarantined: {why}"));
+                }
+                Event::LateTurn { cause, .. } => late.push(format!("late turns {}", cause.name())),
+                _ => {}
             }
         }
+        late.into_iter().for_each(|l| self.count(l));
         self.check(wrong.map_or(Ok(()), Err));
     }
 

@@ -350,7 +350,7 @@ impl World {
         }
         self.note_handed(id);
         self.check_recovered(id);
-        self.check_quarantines(id);
+        self.check_events(id);
         self.take_answers(id);
         let answers = self.clients.collect(id, self.now, &self.nodes);
         for (client, outcome) in answers {

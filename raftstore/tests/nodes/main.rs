@@ -5,6 +5,7 @@
 
 mod chaos;
 mod cluster;
+mod late;
 mod threaded;
 
 use bytes::Bytes;
