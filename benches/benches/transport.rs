@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use pontoon_raftstore::env::{Admission, BadFrame, Beacon, Gatekeeper, Hello, Inbound, Lane, PeerIdentity, Refusal};
-use pontoon_raftstore::env::{LinkState, Transport};
+use pontoon_raftstore::env::{LinkState, Listing, Transport};
 use pontoon_raftstore::ids::NodeId;
 use pontoon_transport::{Config, StaticResolver, TcpTransport};
 use std::collections::BTreeMap;
@@ -42,6 +42,10 @@ impl Gatekeeper for End {
         Beacon::default()
     }
     fn on_beacon(&self, _: NodeId, _: Beacon) {}
+    fn listings(&self, since: u64) -> (Vec<Listing>, u64) {
+        (Vec::new(), since)
+    }
+    fn on_listings(&self, _: NodeId, _: Vec<Listing>) {}
 }
 
 impl Inbound for End {
@@ -49,7 +53,7 @@ impl Inbound for End {
         self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
         self.frames.fetch_add(1, Ordering::Relaxed);
         if lane == Lane::Urgent && self.node == B {
-            let _ = self.net.get().unwrap().send(from.node, lane, body);
+            let _ = self.net.get().unwrap().send(from.into(), lane, body);
         } else if lane == Lane::Urgent {
             let _ = self.answers.lock().unwrap().send(());
         }
@@ -93,7 +97,7 @@ impl Pair {
         let (frames, bytes) = (self.there.frames.load(Ordering::SeqCst), self.there.bytes.load(Ordering::SeqCst));
         let start = Instant::now();
         while start.elapsed() < time {
-            if self.a.send(B, Lane::Append, body.clone()).is_err() {
+            if self.a.send(B.into(), Lane::Append, body.clone()).is_err() {
                 thread::sleep(Duration::from_micros(200));
             }
         }
@@ -114,7 +118,7 @@ impl Pair {
         let (start, mut all) = (Instant::now(), Vec::new());
         while start.elapsed() < time {
             let one = Instant::now();
-            self.a.send(B, Lane::Urgent, Bytes::from_static(&[1; 64])).unwrap();
+            self.a.send(B.into(), Lane::Urgent, Bytes::from_static(&[1; 64])).unwrap();
             self.answers.recv().unwrap();
             all.push(one.elapsed());
         }
@@ -127,7 +131,7 @@ impl Pair {
         let flood = thread::spawn(move || {
             let chunk = Bytes::from(vec![9; 1 << 20]);
             while !stopped.load(Ordering::Relaxed) {
-                if net.send(B, Lane::Snapshot, chunk.clone()).is_err() {
+                if net.send(B.into(), Lane::Snapshot, chunk.clone()).is_err() {
                     thread::sleep(Duration::from_micros(200));
                 }
             }

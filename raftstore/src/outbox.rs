@@ -4,8 +4,8 @@
 //! Invariant: never blocks and never retries; who could not be reached is named, so that raft is told.
 
 use crate::codec::MessageBatch;
-use crate::env::{Lane, Transport};
-use crate::ids::{GroupId, NodeId, ReplicaId};
+use crate::env::{Destination, Lane, Transport};
+use crate::ids::{GroupId, ReplicaId};
 use crate::task::GroupMessage;
 use bytes::Bytes;
 use pontoon_raft::Body;
@@ -28,15 +28,15 @@ struct Gathered {
 /// What leaves at the end of the turn.
 #[derive(Default)]
 pub struct Outbox {
-    /// By node: urgent lane, append lane. Entries stay, so that buffers keep their memory.
-    links: BTreeMap<NodeId, [Gathered; 2]>,
+    /// By node and disk: urgent lane, append lane. Entries stay, so that buffers keep their memory.
+    links: BTreeMap<Destination, [Gathered; 2]>,
     /// Messages gathered since the last flush.
     count: u64,
 }
 
 impl Outbox {
     /// Gathers a message for a node.
-    pub fn push(&mut self, to: NodeId, message: &GroupMessage) {
+    pub fn push(&mut self, to: Destination, message: &GroupMessage) {
         let lane = lane_of(&message.message.body);
         let link = self.links.entry(to).or_default();
         let gathered = &mut link[usize::from(lane == Lane::Append)];

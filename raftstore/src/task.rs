@@ -5,7 +5,7 @@
 
 use crate::codec::ReplicaRecord;
 use crate::env::{
-    Creation, Install, LogBatch, Machine, PeerIdentity, ReadLogError, Reader, SnapshotSource, StoredGroup,
+    Creation, Destination, Install, LogBatch, Machine, PeerIdentity, ReadLogError, Reader, SnapshotSource, StoredGroup,
 };
 use crate::error::LifecycleError;
 use crate::group_spec::GroupSpec;
@@ -358,8 +358,8 @@ pub enum SnapshotTask {
     Send {
         /// Owner of the sending replica.
         poller: PollerId,
-        /// To which node.
-        to: NodeId,
+        /// To which node and disk.
+        to: Destination,
         /// The MsgSnap.
         message: Box<GroupMessage>,
         /// The spool.

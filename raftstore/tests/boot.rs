@@ -201,7 +201,7 @@ fn transfer(net: &MemNet, donor: &mut Node, to: &mut Node) -> Box<Spooled> {
     let body = Body::Snap { snapshot: Box::new(snapshot) };
     let message = Message { from: ReplicaId(2), to: ME, term: Term(1), body };
     let message = Box::new(GroupMessage { group: G, epoch: 0, birth: 0, aside: Aside::Nothing, message });
-    donor.mail().snapshotter(SnapshotTask::Send { poller: parts::home(), to: NodeId(1), message, spooled });
+    donor.mail().snapshotter(SnapshotTask::Send { poller: parts::home(), to: NodeId(1).into(), message, spooled });
     for _ in 0..100 {
         donor.run();
         to.run();

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_raftstore::env::{
-    BadFrame, Inbound, Lane, LinkState, LogStore, Machine, MachineKind, PeerIdentity, SendError, SnapshotFiles,
-    Transport,
+    BadFrame, Destination, Inbound, Lane, LinkState, LogStore, Machine, MachineKind, PeerIdentity, SendError,
+    SnapshotFiles, Transport,
 };
 use pontoon_raftstore::ids::{BootEpoch, Incarnation, NodeId};
 use pontoon_raftstore::mem::{
@@ -180,8 +180,9 @@ impl transport_contract::TransportFixture for NetWorld {
         self.nodes[side as usize].0
     }
 
-    fn send(&self, side: Side, lane: Lane, body: Bytes) -> Result<(), SendError> {
-        self.nodes[side as usize].1.send(self.nodes[1 - side as usize].0.node, lane, body)
+    fn send_to(&self, side: Side, disk: Incarnation, lane: Lane, body: Bytes) -> Result<(), SendError> {
+        let to = Destination { node: self.nodes[1 - side as usize].0.node, disk };
+        self.nodes[side as usize].1.send(to, lane, body)
     }
 
     fn link(&self, side: Side) -> LinkState {

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bytes::Bytes;
-use pontoon_raftstore::env::{Admission, Gatekeeper, LogBatch, LogStore, MetaWrite, Refusal, meta_keys};
+use pontoon_raftstore::env::{Admission, Gatekeeper, Listing, LogBatch, LogStore, MetaWrite, Refusal, meta_keys};
 use pontoon_raftstore::error::BootError;
 use pontoon_raftstore::identity::{Identity, IdentityOptions, Start};
-use pontoon_raftstore::ids::{ClusterId, NodeId};
+use pontoon_raftstore::ids::{ClusterId, Incarnation, NodeId};
 use pontoon_raftstore::mem::{MemDisk, Power};
 use pontoon_raftstore::testing::{Replay, Rng, seeds};
 use std::collections::BTreeSet;
@@ -239,6 +239,102 @@ fn joining_adopts_the_cluster_of_a_member() {
     let other = open(&Arc::default(), other).unwrap();
     shake(&other, &nodes[1]);
     assert!(!other.identity.is_admitted());
+}
+
+#[test]
+fn a_joiner_keeps_to_members_and_takes_no_digest() {
+    let mut rng = Rng::new(12);
+    let founders: Vec<Node> = (1..=2).map(|i| fresh(i, found(2), &mut rng)).collect();
+    let joiner = fresh(4, Start::Join, &mut rng);
+    assert_eq!(joiner.identity.hello().digest, 0, "whatever was given: it founds nothing");
+    let (_, back) = shake(&joiner, &founders[0]);
+    assert_eq!(back, Admission::Refused(Refusal::NotAMember { node: NodeId(1) }));
+    assert!(!joiner.identity.is_admitted() && founders[0].identity.fatal().is_none());
+    // The founding goes on undisturbed, and then there is a member to join through.
+    shake_all(&founders.iter().collect::<Vec<_>>());
+    assert!(founders.iter().all(|f| f.identity.is_admitted()));
+    shake(&joiner, &founders[0]);
+    assert!(joiner.identity.is_admitted());
+    // A directory whose founding was never completed may join instead; one that joined never founds.
+    let left = fresh(5, found(3), &mut rng);
+    let left = open(&left.disk, options(5, Start::Join, &mut rng)).unwrap();
+    shake(&left, &founders[1]);
+    assert_eq!(left.identity.cluster(), founders[0].identity.cluster());
+    let again = open(&joiner.disk, options(4, Start::Join, &mut rng)).unwrap();
+    assert!(again.identity.is_admitted(), "no member needs to be up");
+}
+
+/// Lets `to` hear what is new at `from`.
+fn tell(from: &Node, to: &Node, since: &mut u64) -> usize {
+    let mut pages = 0;
+    loop {
+        let (page, next) = from.identity.listings(*since);
+        *since = next;
+        if page.is_empty() {
+            return pages;
+        }
+        assert!(page.len() <= 64, "{} listings on a page", page.len());
+        pages += 1;
+        to.identity.on_listings(from.identity.me().node, page);
+    }
+}
+
+fn address(of: u64, at: &Node) -> Option<String> {
+    at.identity.peers().into_iter().find(|p| p.node == NodeId(of)).map(|p| p.listen)
+}
+
+#[test]
+fn running_nodes_learn_where_a_joiner_listens_and_which_disk_it_has() {
+    let mut rng = Rng::new(13);
+    let nodes = founded(3, &mut rng);
+    let joiner = fresh(4, Start::Join, &mut rng);
+    shake(&joiner, &nodes[0]);
+    let (mut upto, mut back) = (0, 0);
+    tell(&nodes[0], &nodes[1], &mut upto);
+    assert_eq!(address(4, &nodes[1]).as_deref(), Some("host4:1"));
+    let disk = nodes[1].identity.peers().into_iter().find(|p| p.node == NodeId(4)).unwrap().disk;
+    assert_eq!(disk, Some(joiner.identity.me().incarnation));
+    // It learns of the others from the one that it met; and nobody is told about itself.
+    tell(&nodes[0], &joiner, &mut back);
+    assert_eq!([2, 3].map(|n| address(n, &joiner).unwrap()), ["host2:1", "host3:1"]);
+    assert_eq!(address(4, &joiner), None);
+    // News are told once.
+    assert_eq!(tell(&nodes[0], &nodes[1], &mut upto), 0);
+
+    // It moves: whom it meets first passes the new address on, and an older one changes nothing.
+    let (old, _) = nodes[0].identity.listings(0);
+    let moved = IdentityOptions { listen: "elsewhere:1".into(), ..options(4, Start::Existing, &mut rng) };
+    let joiner = open(&joiner.disk, moved).unwrap();
+    shake(&joiner, &nodes[0]);
+    assert_eq!(tell(&nodes[0], &nodes[1], &mut upto), 1);
+    nodes[1].identity.on_listings(NodeId(3), old);
+    assert_eq!(address(4, &nodes[1]).as_deref(), Some("elsewhere:1"));
+
+    // Wiped, it is refused by a node that never met it.
+    let wiped = fresh(4, Start::Join, &mut rng);
+    let (verdict, _) = shake(&wiped, &nodes[1]);
+    assert!(matches!(verdict, Admission::Refused(Refusal::OtherDisk { .. })), "{verdict:?}");
+    assert!(matches!(wiped.identity.wait_admitted(NOW), Err(BootError::Refused { .. })));
+    // Hearsay never replaces what a node has shown itself.
+    let other = Listing { node: NodeId(3), incarnation: Incarnation(1), boot: u64::MAX, listen: "evil:1".into() };
+    nodes[1].identity.on_listings(NodeId(1), vec![other]);
+    assert_eq!(address(3, &nodes[1]).as_deref(), Some("host3:1"));
+    assert_eq!(shake(&nodes[2], &nodes[1]), (Admission::Welcome, Admission::Welcome));
+}
+
+#[test]
+fn tables_travel_in_bounded_pages_and_nonsense_is_left_out() {
+    let mut rng = Rng::new(14);
+    let nodes = founded(2, &mut rng);
+    let listing =
+        |node: u64, listen: String| Listing { node: NodeId(node), incarnation: Incarnation(node), boot: 1, listen };
+    nodes[0].identity.on_listings(NodeId(2), (100..300).map(|n| listing(n, format!("host{n}:1"))).collect());
+    let bad = [listing(0, "zero:1".into()), listing(900, String::new()), listing(901, "x".repeat(256))];
+    nodes[0].identity.on_listings(NodeId(2), bad.into());
+    assert_eq!(nodes[0].identity.peers().len(), 201);
+    let far = fresh(7, Start::Join, &mut rng);
+    assert_eq!(tell(&nodes[0], &far, &mut 0), 4, "201 listings, 64 to a page");
+    assert_eq!(far.identity.peers().len(), 201);
 }
 
 #[test]

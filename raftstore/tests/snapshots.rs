@@ -55,7 +55,7 @@ impl Pair {
     fn send(&mut self, spooled: &Spooled) {
         let message = Box::new(message(spooled, 1));
         let spooled = Box::new(spooled.clone());
-        self.from.mail().snapshotter(SnapshotTask::Send { poller: home(), to: NodeId(1), message, spooled });
+        self.from.mail().snapshotter(SnapshotTask::Send { poller: home(), to: NodeId(1).into(), message, spooled });
         self.from.run();
     }
 

@@ -8,10 +8,10 @@ use crate::config::Config;
 use crate::error::LocalFault;
 use crate::peer::Peer;
 use crate::resolver::Resolver;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use pontoon_raftstore::env::{Gatekeeper, Inbound, Instant};
 use pontoon_raftstore::ids::NodeId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
     /// True from `shutdown` on.
     stop: watch::Sender<bool>,
+    /// How the last knock at each address ended badly.
+    knocks: Mutex<BTreeMap<String, String>>,
 }
 
 impl Shared {
@@ -40,6 +42,7 @@ impl Shared {
             origin: tokio::time::Instant::now(),
             peers: RwLock::default(),
             stop: watch::Sender::new(false),
+            knocks: Mutex::default(),
         }
     }
 
@@ -75,6 +78,20 @@ impl Shared {
         let mut peers: Vec<_> = self.peers.read().values().cloned().collect();
         peers.sort_by_key(|peer| peer.id);
         peers
+    }
+
+    /// How a knock at an address ended; `None`: well.
+    pub(crate) fn note_knock(&self, address: &str, why: Option<String>) {
+        let mut knocks = self.knocks.lock();
+        match why {
+            Some(why) => drop(knocks.insert(address.to_owned(), why)),
+            None => drop(knocks.remove(address)),
+        }
+    }
+
+    /// Where knocking was in vain, and why.
+    pub(crate) fn failed_knocks(&self) -> Vec<(String, String)> {
+        self.knocks.lock().clone().into_iter().collect()
     }
 
     /// Tells every task to end.
@@ -125,6 +142,11 @@ impl Context {
         inbound: Arc<dyn Inbound>,
     ) -> Context {
         Context { shared, resolver, inbound, gate, gate_calls: Arc::new(Semaphore::new(GATE_CALLS)) }
+    }
+
+    /// The gatekeeper, for calls that never block.
+    pub(crate) fn gate(&self) -> &dyn Gatekeeper {
+        &*self.gate
     }
 
     /// Calls the gatekeeper on a blocking thread. A call that was begun is finished even if nobody waits any more.

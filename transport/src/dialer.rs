@@ -6,8 +6,10 @@
 use crate::context::Context;
 use crate::driver::{End, Wire, run, shake};
 use crate::error::LocalFault;
+use crate::handshake::Side;
 use crate::link::NextDial;
 use crate::peer::Peer;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -44,7 +46,7 @@ fn take_dial(cx: &Context, peer: &Peer) -> NextDial {
 async fn dial(cx: &Arc<Context>, peer: &Peer) {
     let made = cx.shared.unless_stopped(async {
         let mut wire = Wire::new(cx, connect(cx, peer).await?)?;
-        let admitted = shake(cx, &mut wire, Some(peer.id)).await?;
+        let admitted = shake(cx, &mut wire, Side::Dials(peer.id)).await?;
         Ok::<_, End>((wire, admitted))
     });
     let end = match made.await {
@@ -65,11 +67,26 @@ async fn dial(cx: &Arc<Context>, peer: &Peer) {
     }
 }
 
-/// Resolves and connects: each address in turn, all of it within the deadline.
+/// Resolves a peer and connects.
 async fn connect(cx: &Context, peer: &Peer) -> Result<TcpStream, End> {
+    let found = async { cx.resolver.resolve(peer.id).await.map_err(|e| LocalFault::NoAddress(e.0)) };
+    connect_any(cx, found).await
+}
+
+/// Looks `HOST:PORT` up and connects.
+pub(crate) async fn connect_to(cx: &Context, address: &str) -> Result<TcpStream, End> {
+    let found = async { Ok(tokio::net::lookup_host(address).await?.collect()) };
+    connect_any(cx, found).await
+}
+
+/// Each address in turn, all of it within the deadline.
+async fn connect_any(
+    cx: &Context,
+    found: impl Future<Output = Result<Vec<SocketAddr>, LocalFault>>,
+) -> Result<TcpStream, End> {
     let work = async {
-        let found = cx.resolver.resolve(peer.id).await.map_err(|e| LocalFault::NoAddress(e.0))?;
-        let mut last = LocalFault::NoAddress(format!("node {} has none", peer.id));
+        let found = found.await?;
+        let mut last = LocalFault::NoAddress("the name has none".into());
         for address in found {
             match TcpStream::connect(address).await {
                 Ok(socket) => return Ok(socket),

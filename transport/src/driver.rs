@@ -8,10 +8,11 @@
 use crate::batch::Batch;
 use crate::beacon::Stamps;
 use crate::context::Context;
+use crate::directory;
 use crate::error::{LocalFault, PeerFault};
 use crate::frame::{Decoder, Frame, Kind};
-use crate::handshake::{Admitted, Greeting, Outcome};
-use crate::link::{Offer, SessionNo};
+use crate::handshake::{Admitted, Greeting, Outcome, Side};
+use crate::link::{Offer, Party, SessionNo};
 use crate::metrics::{count_fault, count_refusal};
 use crate::peer::Peer;
 use bytes::{Buf, Bytes, BytesMut};
@@ -138,25 +139,25 @@ impl Wire {
     }
 }
 
-/// The handshake, within its deadline. `dialled`: whom, or `None` on the accepting side.
-pub(crate) async fn shake(cx: &Context, wire: &mut Wire, dialled: Option<NodeId>) -> Result<Admitted, End> {
-    match timeout(cx.shared.config.handshake_deadline, exchange(cx, wire, dialled)).await {
+/// The handshake, within its deadline.
+pub(crate) async fn shake(cx: &Context, wire: &mut Wire, side: Side) -> Result<Admitted, End> {
+    match timeout(cx.shared.config.handshake_deadline, exchange(cx, wire, side)).await {
         Ok(end) => end,
         Err(_) => Err(PeerFault::SlowHandshake.into()),
     }
 }
 
-async fn exchange(cx: &Context, wire: &mut Wire, dialled: Option<NodeId>) -> Result<Admitted, End> {
+async fn exchange(cx: &Context, wire: &mut Wire, side: Side) -> Result<Admitted, End> {
     // The accepting side says nothing, and asks nobody, before it has read something that looks like a peer.
-    let first = if dialled.is_none() { Some(wire.read().await?) } else { None };
+    let first = if side == Side::Accepts { Some(wire.read().await?) } else { None };
     let us = cx.ask_gate(|gate| gate.hello()).await?;
-    let greeting = Greeting::new(us, cx.shared.config.caps(), dialled)?;
+    let greeting = Greeting::new(us, cx.shared.config.caps(), side)?;
     let shown = if let Some(first) = first {
         let shown = greeting.on_hello(first)?;
         wire.write(shown.reply()).await?;
         shown
     } else {
-        wire.write(greeting.body(dialled.unwrap_or_default())).await?;
+        wire.write(greeting.body(side.meant())).await?;
         greeting.on_hello(wire.read().await?)?
     };
     let admission = match shown.objection() {
@@ -207,7 +208,8 @@ struct Seated<'a> {
 
 impl<'a> Seated<'a> {
     fn take(cx: &'a Context, peer: &'a Peer, session: SessionNo, by: NodeId, admitted: &Admitted) -> Seated<'a> {
-        peer.link.lock().on_up(cx.shared.now(), session, by, admitted.send_caps());
+        let with = Party { disk: admitted.identity().incarnation, send_caps: admitted.send_caps() };
+        peer.link.lock().on_up(cx.shared.now(), session, by, with);
         peer.metrics.up(true);
         cx.inbound.on_link_up(admitted.identity());
         Seated { cx, peer, session }
@@ -239,19 +241,20 @@ pub(crate) async fn run(cx: &Arc<Context>, wire: Wire, admitted: Admitted, by: N
     }
     let _seated = Seated::take(cx, &peer, session, by, &admitted);
     tracing::info!(peer = peer.id.0, session, "link up");
-    let end = carry(cx, &peer, session, wire, admitted.identity()).await;
+    let end = carry(cx, &peer, session, wire, &admitted).await;
     tracing::info!(peer = peer.id.0, session, why = %end, "link down");
     end
 }
 
 /// Runs the four loops; the first to end ends them all.
-async fn carry(cx: &Arc<Context>, peer: &Arc<Peer>, session: SessionNo, wire: Wire, from: PeerIdentity) -> End {
+async fn carry(cx: &Arc<Context>, peer: &Arc<Peer>, session: SessionNo, wire: Wire, admitted: &Admitted) -> End {
     let Wire { incoming: Incoming { socket, buf, decoder }, batch } = wire;
     let (reader, writer) = socket.into_split();
     let incoming = Incoming { socket: reader, buf, decoder };
     let (heard, hear) = watch::channel(None);
     let stamps = Arc::new(Mutex::new(Stamps::default()));
-    let side = Arc::new(Side { cx: cx.clone(), peer: peer.clone(), session, from, stamps });
+    let (from, protocol) = (admitted.identity(), admitted.protocol());
+    let side = Arc::new(Carrier { cx: cx.clone(), peer: peer.clone(), session, from, protocol, stamps });
     let mut loops = JoinSet::new();
     loops.spawn(side.clone().read(incoming, heard));
     loops.spawn(side.clone().write(writer, batch));
@@ -276,20 +279,22 @@ async fn carry(cx: &Arc<Context>, peer: &Arc<Peer>, session: SessionNo, wire: Wi
 enum Never {}
 
 /// What the loops of one session share.
-struct Side {
+struct Carrier {
     cx: Arc<Context>,
     peer: Arc<Peer>,
     session: SessionNo,
     /// Whose frames these are.
     from: PeerIdentity,
+    /// What both speak.
+    protocol: u32,
     /// Stamps of the beacons in both directions.
     stamps: Arc<Mutex<Stamps>>,
 }
 
-impl Side {
+impl Carrier {
     /// Hands bodies to raftstore. Any byte counts as a sign of life.
     async fn read(
-        self: Arc<Side>,
+        self: Arc<Carrier>,
         mut incoming: Incoming<OwnedReadHalf>,
         heard: watch::Sender<Option<Beacon>>,
     ) -> Result<Never, End> {
@@ -317,13 +322,17 @@ impl Side {
                     self.peer.metrics.rtt(rtt);
                 }
             }
+            Kind::Directory if self.protocol < directory::SINCE => {
+                return Err(PeerFault::BadKind(frame.kind.to_byte()).into());
+            }
+            Kind::Directory => self.cx.gate().on_listings(self.from.node, directory::decode(frame.body)?),
             Kind::Handshake => return Err(PeerFault::SecondHandshake.into()),
         }
         Ok(())
     }
 
     /// Writes what the link gives, gathered; when there is nothing more, everything has been written.
-    async fn write(self: Arc<Side>, mut socket: OwnedWriteHalf, mut batch: Batch) -> Result<Never, End> {
+    async fn write(self: Arc<Carrier>, mut socket: OwnedWriteHalf, mut batch: Batch) -> Result<Never, End> {
         let config = &self.cx.shared.config;
         let mut frames = Vec::new();
         loop {
@@ -357,11 +366,12 @@ impl Side {
 
     /// Sends beacons. A gatekeeper that takes long (a slow disk) does not make the link look dead: the last word is
     /// said again.
-    async fn speak(self: Arc<Side>) -> Result<Never, End> {
+    async fn speak(self: Arc<Carrier>) -> Result<Never, End> {
         let every = self.cx.shared.config.beacon_every;
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Beacon::default();
+        let mut listed = 0;
         loop {
             ticks.tick().await;
             if let Ok(beacon) = timeout(every / 2, self.cx.ask_gate(|gate| gate.beacon())).await {
@@ -371,6 +381,11 @@ impl Side {
             let queued = {
                 let mut link = self.peer.link.lock();
                 link.on_beacon(self.session, body);
+                if self.protocol >= directory::SINCE && link.takes_directory(self.session) {
+                    let (page, upto) = self.cx.gate().listings(listed);
+                    listed = upto;
+                    link.on_directory((!page.is_empty()).then(|| directory::encode(page)));
+                }
                 link.queued()
             };
             self.peer.metrics.queued(queued);
@@ -379,7 +394,7 @@ impl Side {
     }
 
     /// Tells the gatekeeper what beacons say; of several that came meanwhile, the last.
-    async fn heed(self: Arc<Side>, mut heard: watch::Receiver<Option<Beacon>>) -> Result<Never, End> {
+    async fn heed(self: Arc<Carrier>, mut heard: watch::Receiver<Option<Beacon>>) -> Result<Never, End> {
         loop {
             if heard.changed().await.is_err() {
                 return Err(End::Closed); // the reader has ended

@@ -21,6 +21,8 @@ pub const HARD_CAP: usize = 64 << 20;
 pub const HANDSHAKE_CAP: usize = 64 << 10;
 /// Cap of beacon bodies.
 pub const BEACON_CAP: usize = 256;
+/// Cap of directory bodies.
+pub const DIRECTORY_CAP: usize = 32 << 10;
 
 /// Bodies up to this size are copied out of the read buffer, so that a small body kept for long (a cached entry)
 /// does not keep a whole read buffer alive.
@@ -33,6 +35,8 @@ pub enum Kind {
     Handshake,
     /// The periodic word.
     Beacon,
+    /// A page of the peers' table; from protocol 2 on.
+    Directory,
     /// A body from and for raftstore.
     Data(Lane),
 }
@@ -44,6 +48,7 @@ impl Kind {
         match self {
             Kind::Handshake => 0,
             Kind::Beacon => 1,
+            Kind::Directory => 2,
             Kind::Data(Lane::Urgent) => 16,
             Kind::Data(Lane::Append) => 17,
             Kind::Data(Lane::Snapshot) => 18,
@@ -51,9 +56,9 @@ impl Kind {
     }
 
     fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Handshake, Kind::Beacon, Kind::Data(Lane::Urgent), Kind::Data(Lane::Append), Kind::Data(Lane::Snapshot)]
-            .into_iter()
-            .find(|kind| kind.to_byte() == byte)
+        let lanes = [Lane::Urgent, Lane::Append, Lane::Snapshot].map(Kind::Data);
+        let all = [Kind::Handshake, Kind::Beacon, Kind::Directory].into_iter().chain(lanes);
+        all.into_iter().find(|kind| kind.to_byte() == byte)
     }
 }
 
@@ -73,6 +78,7 @@ impl Caps {
         match kind {
             Kind::Handshake => HANDSHAKE_CAP,
             Kind::Beacon => BEACON_CAP,
+            Kind::Directory => DIRECTORY_CAP,
             Kind::Data(Lane::Snapshot) => self.snapshot,
             Kind::Data(_) => self.frame,
         }

@@ -15,7 +15,7 @@ use pontoon_raftstore::ids::{BootEpoch, ClusterId, Incarnation, NodeId, StoreSeq
 use prost::Message;
 
 /// Protocols that this build speaks, lowest and highest.
-pub const PROTOCOLS: (u32, u32) = (1, 1);
+pub const PROTOCOLS: (u32, u32) = (1, 2);
 
 /// Longest listen address, bytes.
 const MAX_LISTEN: usize = 255;
@@ -24,13 +24,30 @@ const MAX_ADVERT: usize = 16 << 10;
 /// Longest free text of a refusal, in characters: it ends up in logs.
 const MAX_TEXT: usize = 256;
 
+/// How this node came to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Somebody dialled it.
+    Accepts,
+    /// It dialled this node.
+    Dials(NodeId),
+    /// It dialled an address, and takes whoever answers.
+    Knocks,
+}
+
+impl Side {
+    /// Whom the hello is meant for; 0: whoever answers.
+    pub(crate) fn meant(self) -> NodeId {
+        if let Side::Dials(peer) = self { peer } else { NodeId(0) }
+    }
+}
+
 /// What this node shows.
 #[derive(Debug)]
 pub(crate) struct Greeting {
     us: Hello,
     caps: Caps,
-    /// Whom we dialled; `None` on the accepting side.
-    dialled: Option<NodeId>,
+    side: Side,
 }
 
 /// What the peer has shown.
@@ -73,17 +90,18 @@ pub(crate) enum Outcome {
 pub(crate) struct Admitted {
     peer: Hello,
     send_caps: Caps,
+    protocol: u32,
 }
 
 impl Greeting {
-    /// `dialled`: whom we dialled, or `None` on the accepting side.
-    pub(crate) fn new(us: Hello, caps: Caps, dialled: Option<NodeId>) -> Result<Greeting, LocalFault> {
+    /// Refuses what no frame may carry.
+    pub(crate) fn new(us: Hello, caps: Caps, side: Side) -> Result<Greeting, LocalFault> {
         if us.listen.len() > MAX_LISTEN || us.advert.len() > MAX_ADVERT {
             let (listen, advert) = (us.listen.len(), us.advert.len());
             let sizes = format!("listen {listen} of {MAX_LISTEN} bytes, advert {advert} of {MAX_ADVERT}");
             return Err(LocalFault::OwnHello(sizes));
         }
-        Ok(Greeting { us, caps, dialled })
+        Ok(Greeting { us, caps, side })
     }
 
     /// The body that shows this node to `to`.
@@ -142,14 +160,21 @@ impl Shown {
             format!("node {peer} speaks protocols {}..={}, node {us} {min}..={max}", self.protocols.0, self.protocols.1)
         } else if peer == us {
             format!("node {us} met itself, or another node with its id: check the addresses and ids of --cluster")
-        } else if let Some(dialled) = self.greeting.dialled.filter(|dialled| *dialled != peer) {
+        } else if let Side::Dials(dialled) = self.greeting.side
+            && dialled != peer
+        {
             format!("node {dialled} was dialled, node {peer} answered: check the address of node {dialled}")
-        } else if self.to != us {
+        } else if self.to != us && !self.is_knocked_at() {
             format!("node {} was dialled, this is node {us}: check the address of node {}", self.to, self.to)
         } else {
             return None;
         };
         Some(Refusal::Protocol(why))
+    }
+
+    /// The dialler takes whoever answers.
+    fn is_knocked_at(&self) -> bool {
+        self.to == NodeId(0) && self.greeting.side == Side::Accepts
     }
 
     /// The judgement is made; the body carries it to the peer.
@@ -185,7 +210,8 @@ impl Judged {
             return Ok(Outcome::Refused { peer: self.shown.peer, by_us: self.refusal, by_peer });
         }
         let send_caps = self.shown.greeting.caps.min(self.shown.peer_caps);
-        Ok(Outcome::Admitted(Admitted { peer: self.shown.peer, send_caps }))
+        let protocol = self.shown.protocol();
+        Ok(Outcome::Admitted(Admitted { peer: self.shown.peer, send_caps, protocol }))
     }
 
     /// The peer went away without a verdict: ours stands if it was a refusal.
@@ -203,6 +229,11 @@ impl Admitted {
     /// Whose frames come over the connection.
     pub(crate) fn identity(&self) -> PeerIdentity {
         PeerIdentity { node: self.peer.node, incarnation: self.peer.incarnation, epoch: self.peer.epoch }
+    }
+
+    /// What both speak.
+    pub(crate) fn protocol(&self) -> u32 {
+        self.protocol
     }
 
     /// What may be sent to it.

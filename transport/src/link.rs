@@ -8,8 +8,8 @@ use crate::config::Config;
 use crate::frame::{Caps, Kind};
 use crate::lanes::Lanes;
 use bytes::Bytes;
-use pontoon_raftstore::env::{Instant, Lane, LinkState, SendError};
-use pontoon_raftstore::ids::NodeId;
+use pontoon_raftstore::env::{Destination, Instant, Lane, LinkState, SendError};
+use pontoon_raftstore::ids::{Incarnation, NodeId};
 use std::time::Duration;
 
 /// Number of one connection of a link: orders the connections of a pair at this node.
@@ -33,7 +33,7 @@ enum Phase {
     /// Until the next dial.
     BackingOff { until: Instant },
     /// The session is admitted by both sides and carries frames.
-    Up { session: SessionNo, by: NodeId, since: Instant },
+    Up { session: SessionNo, by: NodeId, since: Instant, disk: Incarnation },
 }
 
 /// When to dial.
@@ -45,6 +45,15 @@ pub(crate) enum NextDial {
     At(Instant),
     /// Not before something else happens.
     Never,
+}
+
+/// Who is at the other end of a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Party {
+    /// Its disk, as the handshake proved it.
+    pub(crate) disk: Incarnation,
+    /// What it takes.
+    pub(crate) send_caps: Caps,
 }
 
 /// May a connection become the link's?
@@ -71,6 +80,8 @@ pub(crate) struct Link {
     lanes: Lanes,
     /// The beacon to send next; a newer one takes its place.
     beacon: Option<Bytes>,
+    /// The page of the peers' table to send next.
+    directory: Option<Bytes>,
     /// What the peer takes. Means something in `Up` only.
     send_caps: Caps,
     /// Number of the last offered connection.
@@ -96,6 +107,7 @@ impl Link {
             phase: Phase::Idle,
             lanes: Lanes::new(config.queue),
             beacon: None,
+            directory: None,
             send_caps: config.caps(),
             last_session: 0,
             failures: 0,
@@ -183,11 +195,11 @@ impl Link {
     }
 
     /// The session with this number carries the link from now on; the one before it has ended.
-    pub(crate) fn on_up(&mut self, now: Instant, session: SessionNo, by: NodeId, send_caps: Caps) {
+    pub(crate) fn on_up(&mut self, now: Instant, session: SessionNo, by: NodeId, with: Party) {
         assert!(!matches!(self.phase, Phase::Up { .. }), "{:?} while session {session} comes up", self.phase);
         assert!(session <= self.last_session);
-        self.phase = Phase::Up { session, by, since: now };
-        self.send_caps = send_caps;
+        self.phase = Phase::Up { session, by, since: now, disk: with.disk };
+        self.send_caps = with.send_caps;
         self.refused = None;
         self.rtt = None;
     }
@@ -201,16 +213,19 @@ impl Link {
         self.failures = if now.since(since) >= SETTLED { 1 } else { self.failures.saturating_add(1) };
         self.become_backing_off(now);
         self.beacon = None;
+        self.directory = None;
         self.rtt = None;
         self.lanes.clear()
     }
 
     // ---- frames
 
-    /// Queues a body for the peer.
-    pub(crate) fn on_send(&mut self, lane: Lane, body: Bytes) -> Result<(), SendError> {
-        if !matches!(self.phase, Phase::Up { .. }) {
-            return Err(SendError::Down);
+    /// Queues a body for the peer, if it is the disk that is meant.
+    pub(crate) fn on_send(&mut self, to: Destination, lane: Lane, body: Bytes) -> Result<(), SendError> {
+        match self.phase {
+            Phase::Up { disk, .. } if !to.allows(disk) => return Err(SendError::OtherDisk),
+            Phase::Up { .. } => {}
+            _ => return Err(SendError::Down),
         }
         if body.len() > self.send_caps.of(Kind::Data(lane)) {
             return Err(SendError::TooLarge);
@@ -223,6 +238,16 @@ impl Link {
         if self.is_up_as(session) {
             self.beacon = Some(body);
         }
+    }
+
+    /// May a session have its next page? Not while one waits: none is lost or overtaken.
+    pub(crate) fn takes_directory(&self, session: SessionNo) -> bool {
+        self.is_up_as(session) && self.directory.is_none()
+    }
+
+    /// The next page, if there is news. Ask `takes_directory` before.
+    pub(crate) fn on_directory(&mut self, body: Option<Bytes>) {
+        self.directory = body;
     }
 
     /// The peer answered a beacon.
@@ -239,6 +264,7 @@ impl Link {
             return;
         }
         out.extend(self.beacon.take().map(|body| (Kind::Beacon, body)));
+        out.extend(self.directory.take().map(|body| (Kind::Directory, body)));
         let mut frames = Vec::new();
         self.lanes.take(budget, &mut frames);
         out.extend(frames.into_iter().map(|(lane, body)| (Kind::Data(lane), body)));
@@ -257,6 +283,11 @@ impl Link {
             (_, Some(why)) => LinkState::Refused(why.clone()),
             (_, None) => LinkState::Down,
         }
+    }
+
+    /// Does a session carry frames?
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Up { .. })
     }
 
     /// Is it a wanted peer?
@@ -282,6 +313,7 @@ mod tests {
 
     const LOW: NodeId = NodeId(1);
     const HIGH: NodeId = NodeId(2);
+    const DISK: Incarnation = Incarnation(7);
 
     fn at(ms: u64) -> Instant {
         Instant(ms * 1_000_000)
@@ -296,7 +328,7 @@ mod tests {
     fn up(link: &mut Link, now: Instant, by: NodeId) -> SessionNo {
         let Offer::Taken(session) = link.on_offer(by) else { panic!("declined") };
         let caps = link.send_caps;
-        link.on_up(now, session, by, caps);
+        link.on_up(now, session, by, Party { disk: DISK, send_caps: caps });
         session
     }
 
@@ -345,9 +377,9 @@ mod tests {
     #[test]
     fn nothing_is_queued_while_down_and_nothing_survives_a_session() {
         let mut link = link(LOW, HIGH);
-        assert_eq!(link.on_send(Lane::Urgent, Bytes::new()), Err(SendError::Down));
+        assert_eq!(link.on_send(HIGH.into(), Lane::Urgent, Bytes::new()), Err(SendError::Down));
         let session = up(&mut link, at(0), LOW);
-        link.on_send(Lane::Append, Bytes::from_static(b"a")).unwrap();
+        link.on_send(HIGH.into(), Lane::Append, Bytes::from_static(b"a")).unwrap();
         link.on_beacon(session, Bytes::from_static(b"b"));
         assert_eq!(link.on_down(at(1), session), 1);
         let next = up(&mut link, at(2), LOW);
@@ -365,7 +397,7 @@ mod tests {
         let new = up(&mut link, at(2), LOW);
         assert_eq!(link.on_down(at(3), old), 0);
         assert_eq!(link.state(), LinkState::Up);
-        link.on_send(Lane::Urgent, Bytes::from_static(b"x")).unwrap();
+        link.on_send(HIGH.into(), Lane::Urgent, Bytes::from_static(b"x")).unwrap();
         let mut out = Vec::new();
         link.take_frames(old, 1000, &mut out);
         assert_eq!(out, []);
@@ -405,9 +437,10 @@ mod tests {
     fn bodies_over_the_peers_cap_are_refused_here() {
         let mut link = link(LOW, HIGH);
         let Offer::Taken(session) = link.on_offer(LOW) else { panic!() };
-        link.on_up(at(0), session, LOW, Caps { frame: 10, snapshot: 5 });
-        assert_eq!(link.on_send(Lane::Append, Bytes::from_static(&[0; 11])), Err(SendError::TooLarge));
-        assert_eq!(link.on_send(Lane::Snapshot, Bytes::from_static(&[0; 6])), Err(SendError::TooLarge));
-        link.on_send(Lane::Append, Bytes::from_static(&[0; 10])).unwrap();
+        let send_caps = Caps { frame: 10, snapshot: 5 };
+        link.on_up(at(0), session, LOW, Party { disk: DISK, send_caps });
+        assert_eq!(link.on_send(HIGH.into(), Lane::Append, Bytes::from_static(&[0; 11])), Err(SendError::TooLarge));
+        assert_eq!(link.on_send(HIGH.into(), Lane::Snapshot, Bytes::from_static(&[0; 6])), Err(SendError::TooLarge));
+        link.on_send(HIGH.into(), Lane::Append, Bytes::from_static(&[0; 10])).unwrap();
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::context::Context;
 use crate::driver::{End, Wire, run, shake};
+use crate::handshake::Side;
 use crate::metrics::count_crowded;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub(crate) async fn accept(cx: Arc<Context>, listener: TcpListener) {
 async fn serve(cx: Arc<Context>, socket: TcpStream, permit: OwnedSemaphorePermit) {
     let made = cx.shared.unless_stopped(async {
         let mut wire = Wire::new(&cx, socket)?;
-        let admitted = shake(&cx, &mut wire, None).await?;
+        let admitted = shake(&cx, &mut wire, Side::Accepts).await?;
         Ok::<_, End>((wire, admitted))
     });
     let made = made.await;

@@ -29,7 +29,7 @@ pub(crate) struct PeerMetrics {
     received_bytes: Counter,
     sent_frames: [Counter; 3],
     received_frames: [Counter; 3],
-    dropped: [Counter; 3],
+    dropped: [Counter; 4],
     queued: [Gauge; 3],
     batch_frames: Histogram,
 }
@@ -49,7 +49,7 @@ impl PeerMetrics {
             received_bytes: bytes("received"),
             sent_frames: frames("sent"),
             received_frames: frames("received"),
-            dropped: ["queue_full", "disconnected", "oversize"]
+            dropped: ["queue_full", "disconnected", "oversize", "other_disk"]
                 .map(|reason| counter!("pontoon_transport_dropped_total", "peer" => peer.clone(), "reason" => reason)),
             queued: LANES.map(|lane| gauge!("pontoon_transport_queue_bytes", "peer" => peer.clone(), "lane" => lane)),
             batch_frames: histogram!("pontoon_transport_batch_frames"),
@@ -88,6 +88,7 @@ impl PeerMetrics {
         let reason = match why {
             SendError::Full => 0,
             SendError::TooLarge => 2,
+            SendError::OtherDisk => 3,
             _ => 1,
         };
         self.dropped[reason].increment(1);

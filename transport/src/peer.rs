@@ -9,7 +9,7 @@ use crate::link::{Link, SessionNo};
 use crate::metrics::PeerMetrics;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pontoon_raftstore::env::{Lane, SendError};
+use pontoon_raftstore::env::{Destination, Lane, SendError};
 use pontoon_raftstore::ids::NodeId;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -46,8 +46,8 @@ impl Peer {
     }
 
     /// Queues a body.
-    pub(crate) fn send(&self, lane: Lane, body: Bytes) -> Result<(), SendError> {
-        let sent = self.link.lock().on_send(lane, body);
+    pub(crate) fn send(&self, to: Destination, lane: Lane, body: Bytes) -> Result<(), SendError> {
+        let sent = self.link.lock().on_send(to, lane, body);
         match sent {
             Ok(()) => self.wake.notify_one(),
             Err(why) => self.metrics.refused(why),

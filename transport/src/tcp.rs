@@ -8,12 +8,13 @@ use crate::config::Config;
 use crate::context::{Context, Shared};
 use crate::dialer::keep_link;
 use crate::error::StartError;
+use crate::knocker::knock;
 use crate::link::is_dialer;
 use crate::listener::accept;
 use crate::resolver::Resolver;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pontoon_raftstore::env::{Gatekeeper, Inbound, Lane, LinkState, SendError, Transport};
+use pontoon_raftstore::env::{Destination, Gatekeeper, Inbound, Lane, LinkState, SendError, Transport};
 use pontoon_raftstore::ids::NodeId;
 use std::collections::BTreeSet;
 use std::io;
@@ -134,6 +135,22 @@ impl TcpTransport {
         Ok(())
     }
 
+    /// Dials these addresses, whoever is there, while this node has no link at all. Call it once, after `serve`.
+    pub fn knock(&self, addresses: Vec<String>) {
+        if addresses.is_empty() {
+            return;
+        }
+        if let Tasks::Serving { cx, set, .. } = &mut *self.tasks.lock() {
+            set.spawn_on(knock(cx.clone(), addresses), &self.handle);
+        }
+    }
+
+    /// At which addresses knocking was in vain, and why.
+    #[must_use]
+    pub fn failed_knocks(&self) -> Vec<(String, String)> {
+        self.shared.failed_knocks()
+    }
+
     /// Where peers are served; tells the port if the system chose it.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
@@ -200,8 +217,8 @@ impl TcpTransport {
 }
 
 impl Transport for TcpTransport {
-    fn send(&self, to: NodeId, lane: Lane, body: Bytes) -> Result<(), SendError> {
-        self.shared.peer(to).ok_or(SendError::Down)?.send(lane, body)
+    fn send(&self, to: Destination, lane: Lane, body: Bytes) -> Result<(), SendError> {
+        self.shared.peer(to.node).ok_or(SendError::Down)?.send(to, lane, body)
     }
 
     fn link(&self, to: NodeId) -> LinkState {

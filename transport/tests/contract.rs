@@ -8,8 +8,8 @@ mod common;
 use bytes::Bytes;
 use common::{Book, Fake, LIMIT, fast};
 use parking_lot::{Condvar, Mutex};
-use pontoon_raftstore::env::{BadFrame, Inbound, Lane, LinkState, PeerIdentity, SendError, Transport};
-use pontoon_raftstore::ids::NodeId;
+use pontoon_raftstore::env::{BadFrame, Destination, Inbound, Lane, LinkState, PeerIdentity, SendError, Transport};
+use pontoon_raftstore::ids::{Incarnation, NodeId};
 use pontoon_raftstore::testing::transport_contract::{CASES, Side, TransportFixture};
 use pontoon_transport::{Config, TcpTransport};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -173,9 +173,9 @@ impl TransportFixture for Pair {
         let hello = self.at(side).0.fake.hello.lock().clone();
         PeerIdentity { node: hello.node, incarnation: hello.incarnation, epoch: hello.epoch }
     }
-    fn send(&self, side: Side, lane: Lane, body: Bytes) -> Result<(), SendError> {
+    fn send_to(&self, side: Side, disk: Incarnation, lane: Lane, body: Bytes) -> Result<(), SendError> {
         let (node, peer) = self.at(side);
-        node.net.send(peer, lane, body)
+        node.net.send(Destination { node: peer, disk }, lane, body)
     }
     fn link(&self, side: Side) -> LinkState {
         let (node, peer) = self.at(side);

@@ -1,4 +1,4 @@
-//! The bytes of protocol 1, pinned: what production code writes equals the files, and the files read back.
+//! The bytes of protocols 1 and 2, pinned: what production code writes equals the files, and the files read back.
 //!
 //! `PONTOON_GOLDEN=write cargo test -p pontoon-transport --test golden` writes files that do not exist yet; an
 //! existing one is never changed: another form is another version in another directory (law 11).
@@ -8,7 +8,7 @@ mod common;
 
 use bytes::{Bytes, BytesMut};
 use common::{Book, Event, Node, Raw, fake, fast, hello, proto, wire_hello};
-use pontoon_raftstore::env::{Lane, Refusal};
+use pontoon_raftstore::env::{Lane, Listing, Refusal};
 use pontoon_raftstore::ids::{BootEpoch, ClusterId, Incarnation, NodeId, StoreSeq};
 use pontoon_transport::Config;
 use pontoon_transport::frame::{Caps, Decoder, Frame, Kind, header};
@@ -21,7 +21,7 @@ const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(format!("{name}.hex"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.hex"))
 }
 
 fn golden(name: &str) -> Vec<u8> {
@@ -66,7 +66,7 @@ fn frames_of_every_kind() {
     let mut stream = BytesMut::new();
     for (seq, (name, kind)) in kinds.into_iter().enumerate() {
         let frame = framed(kind, seq as u64, name.as_bytes());
-        assert_golden(&format!("frame_{name}"), &frame);
+        assert_golden(&format!("v1/frame_{name}"), &frame);
         stream.extend_from_slice(&frame);
     }
     let mut decoder = Decoder::new(Caps { frame: 100, snapshot: 100 });
@@ -85,14 +85,14 @@ fn a_diallers_hello() {
     book.0.lock().insert(B, listener.local_addr().unwrap());
     node.net.set_peers(vec![B]);
     let frame = Raw::new(listener.accept().unwrap().0).read().unwrap();
-    assert_golden("hello", &framed(frame.kind, 0, &frame.body));
+    assert_golden("v2/hello", &framed(frame.kind, 0, &frame.body));
 }
 
 /// Node 2, to which node 1's hello from the file is played.
 fn played(fake: Arc<common::Fake>) -> (Node, Raw) {
     let node = Node::start_with(fake, fast(B), &Arc::new(Book::default()));
     let mut raw = Raw::connect(node.net.local_addr());
-    raw.send_raw(&golden("hello"));
+    raw.send_raw(&golden("v1/hello"));
     raw.seq = 1;
     raw.read().unwrap();
     (node, raw)
@@ -102,16 +102,16 @@ fn played(fake: Arc<common::Fake>) -> (Node, Raw) {
 fn the_hello_of_the_file_is_admitted_and_welcomed() {
     let (node, mut raw) = played(fake(B));
     let verdict = raw.read().unwrap();
-    assert_golden("welcome", &framed(verdict.kind, 1, &verdict.body));
+    assert_golden("v1/welcome", &framed(verdict.kind, 1, &verdict.body));
     assert_eq!(*node.fake.shown.lock(), [hello(A)]);
-    raw.send_raw(&golden("welcome"));
+    raw.send_raw(&golden("v1/welcome"));
     node.wait_up(A);
 }
 
 #[test]
 fn every_refusal_is_written_and_read_back() {
     for (name, why) in refusals() {
-        let (fake, file) = (fake(B), format!("refused_{name}"));
+        let (fake, file) = (fake(B), format!("v1/refused_{name}"));
         fake.refuse.lock().insert(A, why.clone());
         let (node, mut raw) = played(fake);
         let verdict = raw.read().unwrap();
@@ -130,15 +130,56 @@ fn a_beacon() {
         echo: 4_000_000_000,
         echo_held: 999_999,
     };
-    assert_golden("beacon", &record.encode_to_vec());
+    assert_golden("v1/beacon", &record.encode_to_vec());
     let (node, mut raw) = played(fake(B));
     raw.read().unwrap();
-    raw.send_raw(&golden("welcome"));
+    raw.send_raw(&golden("v1/welcome"));
     raw.seq = 2;
-    raw.send(Kind::Beacon, &golden("beacon"));
+    raw.send(Kind::Beacon, &golden("v1/beacon"));
     node.fake.events.wait("the beacon", |log| {
         log.iter().find(|e| matches!(e, Event::Beacon(A, b) if b.synced == StoreSeq(1 << 40))).map(|_| ())
     });
+}
+
+fn table() -> Vec<Listing> {
+    let listing = |node, listen: &str| Listing {
+        node: NodeId(node),
+        incarnation: Incarnation(0xabcd_0000 + node),
+        boot: node * 100,
+        listen: listen.to_owned(),
+    };
+    vec![listing(3, "db3.example:7001"), listing(1 << 40, "[2001:db8::1]:7001"), listing(5, "10.0.0.5:7001")]
+}
+
+/// Node 2, to which a hello of protocol 2 from the file is played; the pages that it sends are pinned, and read back.
+#[test]
+fn pages_of_the_table_from_protocol_2_on() {
+    let fake = fake(B);
+    *fake.table.lock() = table();
+    let node = Node::start_with(fake, fast(B), &Arc::new(Book::default()));
+    let mut raw = Raw::connect(node.net.local_addr());
+    raw.send_raw(&golden("v2/hello"));
+    raw.seq = 1;
+    raw.read().unwrap();
+    let verdict = raw.read().unwrap();
+    assert_golden("v2/welcome", &framed(verdict.kind, 1, &verdict.body));
+    raw.send_raw(&golden("v2/welcome"));
+    raw.seq = 2;
+    let mut pages = Vec::new();
+    while pages.len() < 2 {
+        let frame = raw.read().unwrap();
+        if frame.kind == Kind::Directory {
+            pages.push(frame.body);
+        }
+    }
+    for (n, page) in pages.iter().enumerate() {
+        assert_golden(&format!("v2/directory_{n}"), page);
+        raw.send(Kind::Directory, page);
+    }
+    for page in table().chunks(2) {
+        node.fake.events.wait_for(&Event::Listings(A, page.to_vec()));
+    }
+    assert_golden("v2/frame_directory", &framed(Kind::Directory, 7, b"directory"));
 }
 
 /// A later version may add fields; this one must go on reading it.

@@ -180,7 +180,7 @@ fn another_cluster_is_refused_with_both_values_on_both_sides() {
 fn another_protocol_or_address_is_refused_without_asking_the_gatekeeper() {
     type Spoil = fn(&mut proto::Hello);
     let wrong: [(Spoil, &str); 3] = [
-        (|h| (h.protocol_min, h.protocol_max) = (7, 9), "node 1 speaks protocols 7..=9, node 2 1..=1"),
+        (|h| (h.protocol_min, h.protocol_max) = (7, 9), "node 1 speaks protocols 7..=9, node 2 1..=2"),
         (|h| h.to = 3, "node 3 was dialled, this is node 2"),
         (|h| h.node = 2, "met itself"),
     ];
@@ -223,7 +223,7 @@ fn is_dropped_after_admission(reason: &str, misbehave: impl Fn(&mut Raw)) {
     node.fake.events.wait_for(&Event::Link(A, false));
     Counters::get().wait(&faults(reason), before + 1);
     assert_eq!(node.fake.events.frames(), [(Lane::Append, Bytes::from_static(b"good"))], "{reason}");
-    assert_eq!(node.net.send(A, Lane::Urgent, Bytes::new()), Err(SendError::Down));
+    assert_eq!(node.net.send(A.into(), Lane::Urgent, Bytes::new()), Err(SendError::Down));
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn a_peer_that_takes_nothing_is_dropped_though_it_speaks() {
         }
     });
     let (chunk, until) = (Bytes::from(vec![0; 1 << 20]), Instant::now() + LIMIT);
-    while node.net.send(A, Lane::Snapshot, chunk.clone()) != Err(SendError::Down) {
+    while node.net.send(A.into(), Lane::Snapshot, chunk.clone()) != Err(SendError::Down) {
         assert!(Instant::now() < until, "never dropped");
         std::thread::yield_now();
     }
@@ -327,4 +327,9 @@ fn a_dialled_stranger_is_dropped_and_dialled_again() {
     }
     listener.accept().unwrap();
     assert_eq!(node.net.link(B), LinkState::Down);
+}
+
+#[test]
+fn a_page_of_the_table_on_a_link_of_protocol_1() {
+    is_dropped_after_admission("bad_kind", |raw| raw.send(Kind::Directory, b""));
 }

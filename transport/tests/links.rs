@@ -5,7 +5,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Book, Event, Node, cluster, fake, fast, hello};
-use pontoon_raftstore::env::{Beacon, Lane, LinkState, Refusal, SendError, Transport};
+use pontoon_raftstore::env::{Beacon, Lane, LinkState, Listing, Refusal, SendError, Transport};
 use pontoon_raftstore::ids::{Incarnation, NodeId, StoreSeq};
 use pontoon_transport::{Config, StartError, TcpTransport};
 use std::sync::Arc;
@@ -22,7 +22,9 @@ fn frames_pass_both_ways_on_every_lane_in_order() {
             from.wait_up(to.id);
             for lane in [Lane::Urgent, Lane::Append, Lane::Snapshot] {
                 for n in 0..100u64 {
-                    from.net.send(to.id, lane, Bytes::copy_from_slice(&(from.id.0 << 32 | n).to_le_bytes())).unwrap();
+                    from.net
+                        .send(to.id.into(), lane, Bytes::copy_from_slice(&(from.id.0 << 32 | n).to_le_bytes()))
+                        .unwrap();
                 }
             }
         }
@@ -50,10 +52,10 @@ fn the_largest_body_passes_and_a_larger_one_is_refused_at_the_door() {
     let (nodes, _book) = cluster(&[1, 2], |c| c.silence = Duration::from_secs(10));
     nodes[0].wait_up(B);
     let body = Bytes::from((0..10 << 20).map(|n: u32| (n >> 3) as u8).collect::<Vec<_>>());
-    nodes[0].net.send(B, Lane::Append, body.clone()).unwrap();
+    nodes[0].net.send(B.into(), Lane::Append, body.clone()).unwrap();
     nodes[1].fake.events.wait_for(&Event::Frame(A, Lane::Append, body));
     let too_large = Bytes::from(vec![0; (10 << 20) + 1]);
-    assert_eq!(nodes[0].net.send(B, Lane::Append, too_large), Err(SendError::TooLarge));
+    assert_eq!(nodes[0].net.send(B.into(), Lane::Append, too_large), Err(SendError::TooLarge));
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn a_restarted_peer_is_found_again_at_another_address() {
         let old = nodes.pop().unwrap();
         drop(old);
         nodes[0].fake.events.wait_count(&Event::Link(B, false), round);
-        assert_eq!(nodes[0].net.send(B, Lane::Urgent, Bytes::new()), Err(SendError::Down));
+        assert_eq!(nodes[0].net.send(B.into(), Lane::Urgent, Bytes::new()), Err(SendError::Down));
         let again = Node::start(fast(B), &book);
         again.net.set_peers(vec![A]);
         again.wait_up(A);
@@ -149,7 +151,7 @@ fn a_full_queue_says_so_and_the_urgent_lane_passes_a_waiting_snapshot() {
     let mut sent = 0;
     // The peer does not take anything: the socket fills, then the queue.
     let full = loop {
-        match nodes[0].net.send(B, Lane::Snapshot, chunk.clone()) {
+        match nodes[0].net.send(B.into(), Lane::Snapshot, chunk.clone()) {
             Ok(()) => sent += 1,
             Err(why) => {
                 let queued = nodes[0].net.links()[0].queued[2];
@@ -195,7 +197,7 @@ fn shutdown_ends_links_on_both_sides_and_frees_the_port() {
     let address = gone.net.local_addr();
     gone.net.shutdown_blocking();
     gone.net.shutdown_blocking();
-    assert_eq!(gone.net.send(A, Lane::Urgent, Bytes::new()), Err(SendError::Down));
+    assert_eq!(gone.net.send(A.into(), Lane::Urgent, Bytes::new()), Err(SendError::Down));
     assert_eq!(gone.fake.events.all().iter().filter(|e| **e == Event::Link(A, false)).count(), 1);
     nodes[0].fake.events.wait_for(&Event::Link(B, false));
     let again = Node::start(Config { listen: address, ..fast(B) }, &book);
@@ -233,4 +235,39 @@ fn it_runs_on_a_runtime_of_the_host() {
         two.shutdown().await;
         assert!(a.events.all().contains(&Event::Link(B, false)));
     });
+}
+
+#[test]
+fn a_node_that_knocks_finds_out_who_is_there_and_both_learn_the_table() {
+    let book = Arc::new(Book::default());
+    let member = Node::start(fast(A), &book);
+    let told = Listing { node: NodeId(9), incarnation: Incarnation(9), boot: 1, listen: "nine:1".into() };
+    member.fake.table.lock().push(told.clone());
+    for joiner in [NodeId(7), B] {
+        // With no address book of its own: all it has is the member's address, beside one where nobody answers.
+        let joiner = Node::start(fast(joiner), &Arc::new(Book::default()));
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        joiner.net.knock(vec![nobody.clone(), member.net.local_addr().to_string()]);
+        joiner.wait_up(A);
+        member.wait_up(joiner.id);
+        joiner.fake.events.wait_for(&Event::Listings(A, vec![told.clone()]));
+        assert_eq!(joiner.net.failed_knocks().into_iter().map(|k| k.0).collect::<Vec<_>>(), [nobody]);
+        joiner.send(&member, Lane::Urgent, b"hello");
+        member.fake.events.wait_for(&Event::Frame(joiner.id, Lane::Urgent, Bytes::from_static(b"hello")));
+    }
+}
+
+#[test]
+fn who_knocks_and_is_refused_is_told_and_knocks_again() {
+    let member = Node::start(fast(A), &Arc::new(Book::default()));
+    member.fake.refuse.lock().insert(B, Refusal::NotAMember { node: A });
+    let joiner = Node::start(fast(B), &Arc::new(Book::default()));
+    let address = member.net.local_addr().to_string();
+    joiner.net.knock(vec![address.clone()]);
+    let text = Refusal::NotAMember { node: A }.to_string();
+    joiner.fake.events.wait_for(&Event::RefusedBy(A, Refusal::Protocol(text.clone())));
+    member.fake.events.wait_count(&Event::Admit(B), 2);
+    assert!(joiner.net.failed_knocks().iter().any(|k| k.0 == address && k.1.contains(&text)));
+    member.fake.refuse.lock().clear();
+    joiner.wait_up(A);
 }

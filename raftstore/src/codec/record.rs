@@ -8,6 +8,7 @@ use super::DecodeError;
 use super::goal::{put_goal, take_goal};
 use super::state::{MAX_MEMBERS, put_conf_state, put_pos, take_conf_state, take_pos};
 use super::wire::{Reader, put_varint};
+use crate::env::Destination;
 use crate::group_spec::BIRTH;
 use crate::ids::{Generation, GroupId, Incarnation, Index, LogPos, NodeId, ReplicaId};
 use crate::reconfigure::Goal;
@@ -53,6 +54,13 @@ impl ReplicaRecord {
     #[must_use]
     pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
         self.members.iter().find(|m| m.0 == replica).map(|m| m.1)
+    }
+
+    /// Where a member's frames go: its node, and its disk as far as the map knows it.
+    #[must_use]
+    pub fn destination(&self, replica: ReplicaId) -> Option<Destination> {
+        let member = self.members.iter().find(|m| m.0 == replica)?;
+        Some(Destination { node: member.1, disk: member.2 })
     }
 
     /// The replica on a node.

@@ -40,6 +40,19 @@ pub struct Beacon {
     pub synced: StoreSeq,
 }
 
+/// Where a node listens, as heard: what peers pass on about each other, so that nodes that run learn of a joiner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The node.
+    pub node: NodeId,
+    /// Its disk.
+    pub incarnation: Incarnation,
+    /// Counter of the start that this was true for: of two listings of one disk the higher one is newer.
+    pub boot: u64,
+    /// Where it listens for peers.
+    pub listen: String,
+}
+
 /// The answer to a `Hello`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -105,6 +118,12 @@ pub enum Refusal {
         /// Of the refused.
         theirs: u64,
     },
+    /// Ends the link only: a joiner keeps to members (boot.md 2).
+    #[error("node {node} is not admitted to a cluster yet: join through a member")]
+    NotAMember {
+        /// The node that was asked.
+        node: NodeId,
+    },
     /// Ends the link only.
     #[error("{0}")]
     Protocol(String),
@@ -133,6 +152,11 @@ pub trait Gatekeeper: Send + Sync {
     fn beacon(&self) -> Beacon;
     /// A peer's periodic word.
     fn on_beacon(&self, from: NodeId, beacon: Beacon);
+    /// A page of what is known of others' addresses and changed after `since` (0: everything), and from where to ask
+    /// on. An empty page: nothing new. Never blocks.
+    fn listings(&self, since: u64) -> (Vec<Listing>, u64);
+    /// What a peer knows of others' addresses: hearsay, never an identity. Never blocks.
+    fn on_listings(&self, from: NodeId, listings: Vec<Listing>);
 }
 
 const _: fn(&dyn Gatekeeper) = |_| {};

@@ -12,7 +12,7 @@ mod state_machine;
 mod transport;
 
 pub use clock::{Clock, Instant};
-pub use gate::{Admission, Beacon, Gatekeeper, Hello, Refusal};
+pub use gate::{Admission, Beacon, Gatekeeper, Hello, Listing, Refusal};
 pub use log_store::{
     Creation, Durable, Fetch, GroupOp, GroupWrite, Install, LoadError, LogBatch, LogStore, MetaWrite, ReadLogError,
     Recovered, StoredGroup, Tombstone, Truncation, WriteFailed, meta_keys,
@@ -22,7 +22,7 @@ pub use state_machine::{
     Answers, ApplyMeta, ApplyRun, DurablePositions, Machine, MachineKind, Meta, Reader, SmError, SnapshotInput,
     SnapshotOutput, SnapshotPart, SnapshotSource, Stage,
 };
-pub use transport::{BadFrame, Inbound, Lane, LinkState, PeerIdentity, SendError, Transport};
+pub use transport::{BadFrame, Destination, Inbound, Lane, LinkState, PeerIdentity, SendError, Transport};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

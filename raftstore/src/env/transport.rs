@@ -30,6 +30,9 @@ pub enum SendError {
     /// The body is over what the lane or the peer takes: sending it again is in vain.
     #[error("body is over the lane's cap")]
     TooLarge,
+    /// The link leads to another disk than the one meant (boot.md 3): tell raft that the peer is unreachable.
+    #[error("the node shows another disk")]
+    OtherDisk,
 }
 
 /// State of the link to a peer.
@@ -54,6 +57,36 @@ pub struct PeerIdentity {
     pub epoch: BootEpoch,
 }
 
+/// Whom a frame is meant for: a replica map names node and disk, and frames of a replica go only over a link of that
+/// disk (boot.md 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination {
+    /// The node.
+    pub node: NodeId,
+    /// Its disk; 0: not known yet, whichever answers.
+    pub disk: Incarnation,
+}
+
+impl Destination {
+    /// May a frame for it go over a link to this disk?
+    #[must_use]
+    pub fn allows(&self, disk: Incarnation) -> bool {
+        self.disk == Incarnation(0) || self.disk == disk
+    }
+}
+
+impl From<NodeId> for Destination {
+    fn from(node: NodeId) -> Destination {
+        Destination { node, disk: Incarnation(0) }
+    }
+}
+
+impl From<PeerIdentity> for Destination {
+    fn from(peer: PeerIdentity) -> Destination {
+        Destination { node: peer.node, disk: peer.incarnation }
+    }
+}
+
 /// A frame's body makes no sense: drop the connection and count it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bad frame: {0}")]
@@ -62,7 +95,7 @@ pub struct BadFrame(pub String);
 /// The network as raftstore uses it.
 pub trait Transport: Send + Sync {
     /// Queues one frame body for a node. Never blocks; bounded by bytes per peer and lane.
-    fn send(&self, to: NodeId, lane: Lane, body: Bytes) -> Result<(), SendError>;
+    fn send(&self, to: Destination, lane: Lane, body: Bytes) -> Result<(), SendError>;
     /// State of the link to a node.
     fn link(&self, to: NodeId) -> LinkState;
 }

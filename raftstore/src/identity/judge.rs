@@ -6,7 +6,7 @@
 
 use crate::codec::PeerRecord;
 use crate::env::{Hello, Refusal};
-use crate::ids::{ClusterId, NodeId};
+use crate::ids::{ClusterId, Incarnation, NodeId};
 
 /// What the judging node is.
 #[derive(Clone, Copy, Debug)]
@@ -17,10 +17,21 @@ pub(super) struct Judge {
     pub(super) cluster: Option<ClusterId>,
     /// Digest of what it was founded with; 0: not known (joined).
     pub(super) digest: u64,
+    /// It joins, and is not admitted yet.
+    pub(super) joining: bool,
+}
+
+/// What the judging node knows of the peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known<'a> {
+    /// What is synced of it.
+    pub(super) record: Option<&'a PeerRecord>,
+    /// Its disk as others say. Counts only while nothing is synced.
+    pub(super) heard: Option<Incarnation>,
 }
 
 /// Why the peer is refused; `None`: it is welcome.
-pub(super) fn judge(own: &Judge, known: Option<&PeerRecord>, shown: &Hello) -> Option<Refusal> {
+pub(super) fn judge(own: &Judge, known: Known<'_>, shown: &Hello) -> Option<Refusal> {
     if shown.node == own.node || shown.node == NodeId(0) {
         return Some(Refusal::Protocol(format!(
             "a peer shows itself as node {}, which is this one's name",
@@ -33,7 +44,22 @@ pub(super) fn judge(own: &Judge, known: Option<&PeerRecord>, shown: &Hello) -> O
     {
         return Some(Refusal::OtherCluster { ours, theirs });
     }
-    known.and_then(|known| judge_disk(known, shown)).or_else(|| judge_digest(own, shown))
+    let disk = match known.record {
+        Some(record) => judge_disk(record, shown),
+        None => judge_hearsay(known.heard, shown),
+    };
+    disk.or_else(|| judge_digest(own, shown)).or_else(|| judge_member(own, shown))
+}
+
+/// A disk that others know under another incarnation had a vote, too.
+fn judge_hearsay(heard: Option<Incarnation>, shown: &Hello) -> Option<Refusal> {
+    let known = heard.filter(|known| *known != shown.incarnation)?;
+    Some(Refusal::OtherDisk { node: shown.node, known, shown: shown.incarnation })
+}
+
+/// A joiner adopts the cluster of a member and of nobody else.
+fn judge_member(own: &Judge, shown: &Hello) -> Option<Refusal> {
+    (own.joining && !(shown.admitted && shown.cluster.is_some())).then_some(Refusal::NotAMember { node: shown.node })
 }
 
 fn judge_disk(known: &PeerRecord, shown: &Hello) -> Option<Refusal> {
@@ -60,7 +86,7 @@ fn judge_digest(own: &Judge, shown: &Hello) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{BootEpoch, Incarnation, StoreSeq};
+    use crate::ids::{BootEpoch, StoreSeq};
 
     const OURS: ClusterId = ClusterId([1; 16]);
     const THEIRS: ClusterId = ClusterId([2; 16]);
@@ -92,6 +118,7 @@ mod tests {
             Some(Refusal::OldCopy { .. }) => "copy",
             Some(Refusal::LostLog { .. }) => "lost",
             Some(Refusal::OtherDigest { .. }) => "digest",
+            Some(Refusal::NotAMember { .. }) => "no member",
             Some(Refusal::Protocol(_)) => "protocol",
         }
     }
@@ -111,7 +138,7 @@ mod tests {
                     for (counter, nonce) in [(4, 50), (4, 40), (5, 50), (5, 51), (6, 50), (6, 60)] {
                         for recovered in [99, 100, 101] {
                             for digest in [0, 33, 44] {
-                                let own = Judge { node: NodeId(1), cluster: ours, digest: 33 };
+                                let own = Judge { node: NodeId(1), cluster: ours, digest: 33, joining: false };
                                 let shown = Hello {
                                     cluster: theirs,
                                     node: NodeId(2),
@@ -121,7 +148,11 @@ mod tests {
                                     recovered: StoreSeq(recovered),
                                     ..Hello::default()
                                 };
-                                let found = verdict(judge(&own, Some(&known), &shown));
+                                let found = verdict(judge(
+                                    &own,
+                                    Known { record: Some(&known), heard: Some(Incarnation(8)) },
+                                    &shown,
+                                ));
                                 let lost = recovered < 100;
                                 assert_eq!(
                                     found,
@@ -140,10 +171,36 @@ mod tests {
 
     #[test]
     fn an_unknown_peer_is_welcome_unless_founded_otherwise() {
-        let own = Judge { node: NodeId(1), cluster: None, digest: 33 };
+        let own = Judge { node: NodeId(1), cluster: None, digest: 33, joining: false };
+        let none = Known::default();
         let shown = Hello { node: NodeId(9), digest: 33, ..Hello::default() };
-        assert_eq!(verdict(judge(&own, None, &shown)), "welcome");
-        assert_eq!(verdict(judge(&own, None, &Hello { digest: 34, ..shown.clone() })), "digest");
-        assert_eq!(verdict(judge(&own, None, &Hello { node: NodeId(1), ..shown })), "protocol");
+        assert_eq!(verdict(judge(&own, none, &shown)), "welcome");
+        assert_eq!(verdict(judge(&own, none, &Hello { digest: 34, ..shown.clone() })), "digest");
+        assert_eq!(verdict(judge(&own, none, &Hello { node: NodeId(1), ..shown })), "protocol");
+    }
+
+    /// The rows of joining (boot.md 2): whom a joiner takes for a member, whatever its digest.
+    #[test]
+    fn a_joiner_keeps_to_members_of_the_cluster_it_wants() {
+        for (cluster, admitted, wanted, want) in [
+            (None, false, None, "no member"),
+            (Some(OURS), false, None, "no member"),
+            (Some(OURS), true, None, "welcome"),
+            (Some(OURS), true, Some(OURS), "welcome"),
+            (Some(THEIRS), true, Some(OURS), "cluster"),
+        ] {
+            let own = Judge { node: NodeId(4), cluster: wanted, digest: 0, joining: true };
+            let shown = Hello { cluster, admitted, node: NodeId(1), digest: 33, ..Hello::default() };
+            assert_eq!(verdict(judge(&own, Known::default(), &shown)), want, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_others_know_otherwise_is_refused() {
+        let own = Judge { node: NodeId(1), cluster: Some(OURS), digest: 33, joining: false };
+        let shown = Hello { node: NodeId(9), incarnation: Incarnation(7), cluster: Some(OURS), ..Hello::default() };
+        let heard = |disk| Known { record: None, heard: Some(Incarnation(disk)) };
+        assert_eq!(verdict(judge(&own, heard(7), &shown)), "welcome");
+        assert_eq!(verdict(judge(&own, heard(8), &shown)), "disk");
     }
 }

@@ -17,13 +17,13 @@ pub use start::{IdentityOptions, Start};
 
 use crate::codec::{NodeRecord, PeerRecord, encode_epoch};
 use crate::env::{
-    Admission, Beacon, Gatekeeper, Hello, LogStore, MetaWrite, PeerIdentity, Refusal, WriteFailed, meta_keys,
+    Admission, Beacon, Gatekeeper, Hello, Listing, LogStore, MetaWrite, PeerIdentity, Refusal, WriteFailed, meta_keys,
 };
 use crate::error::BootError;
 use crate::ids::{BootEpoch, ClusterId, Incarnation, NodeId};
 use book::Book;
 use bytes::Bytes;
-use judge::{Judge, judge};
+use judge::{Judge, Known, judge};
 use parking_lot::{Condvar, Mutex};
 use sink::Outlet;
 use start::Opening;
@@ -62,10 +62,10 @@ struct Fixed {
     minted: ClusterId,
     /// Where it listens.
     listen: String,
-    /// Shown to peers.
-    advert: Bytes,
     /// Refuse to become part of any other cluster.
     wanted: Option<ClusterId>,
+    /// Enters a cluster that stands.
+    joins: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +76,8 @@ struct State {
     admitted: bool,
     /// Peers.
     book: Book,
+    /// Shown to peers.
+    advert: Bytes,
     /// Refused for good.
     fatal: Option<BootError>,
     /// Nobody waits any more.
@@ -106,10 +108,11 @@ impl Identity {
             founders,
             minted: ClusterId((u128::from(high) << 64 | u128::from(low)).to_be_bytes()),
             listen: options.listen,
-            advert: options.advert,
             wanted: options.cluster,
+            joins: options.start == Start::Join,
         };
-        let state = State { cluster: record.cluster, admitted: record.admitted, book, fatal: None, stopped: false };
+        let (cluster, admitted, advert) = (record.cluster, record.admitted, options.advert);
+        let state = State { cluster, admitted, book, advert, fatal: None, stopped: false };
         let identity = Identity {
             fixed,
             outlet: Outlet::new(Arc::new(sink)),
@@ -162,6 +165,11 @@ impl Identity {
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterId> {
         self.state.lock().cluster
+    }
+
+    /// Peers that connect from now on are shown this.
+    pub fn advertise(&self, advert: Bytes) {
+        self.state.lock().advert = advert;
     }
 
     /// As peers see this start.
@@ -224,11 +232,16 @@ impl Identity {
 
     fn judged(&self, peer: &Hello) -> Result<PeerRecord, Refusal> {
         let mut state = self.state.lock();
-        let own =
-            Judge { node: self.fixed.node, cluster: state.cluster.or(self.fixed.wanted), digest: self.fixed.digest };
-        let known = state.book.peer(peer.node).and_then(|p| p.record.as_ref());
-        let refusal = judge(&own, known, peer);
-        let watermark = known.map(|r| r.synced).unwrap_or_default();
+        let own = Judge {
+            node: self.fixed.node,
+            cluster: state.cluster.or(self.fixed.wanted),
+            digest: self.fixed.digest,
+            joining: self.fixed.joins && !state.admitted,
+        };
+        let peer_known = state.book.peer(peer.node);
+        let record = peer_known.and_then(|p| p.record.as_ref());
+        let refusal = judge(&own, Known { record, heard: peer_known.and_then(book::Peer::disk) }, peer);
+        let watermark = record.map(|r| r.synced).unwrap_or_default();
         let Some(entry) = state.book.peer_mut(peer.node) else {
             return Err(Refusal::Protocol("this node knows too many peers already".into()));
         };
@@ -259,6 +272,9 @@ impl Identity {
             }
         }
         state.book.on_synced(peer.node, synced);
+        if news {
+            state.book.on_listing_changed(peer.node);
+        }
         Ok(())
     }
 
@@ -294,7 +310,7 @@ impl Gatekeeper for Identity {
             recovered: self.log.recovered_seq(),
             synced: self.log.synced_seq(),
             listen: self.fixed.listen.clone(),
-            advert: self.fixed.advert.clone(),
+            advert: state.advert.clone(),
         }
     }
 
@@ -345,5 +361,14 @@ impl Gatekeeper for Identity {
         if due {
             let _poisoned_store_is_told_elsewhere = self.advance();
         }
+    }
+
+    fn listings(&self, since: u64) -> (Vec<Listing>, u64) {
+        self.state.lock().book.listings(since)
+    }
+
+    fn on_listings(&self, _from: NodeId, listings: Vec<Listing>) {
+        let mut state = self.state.lock();
+        listings.into_iter().filter(|l| l.node != self.fixed.node).for_each(|l| state.book.hear(l));
     }
 }

@@ -140,7 +140,7 @@ fn reopen(record: NodeRecord, options: &IdentityOptions) -> Result<NodeRecord, B
     }
     match options.start {
         Start::Existing => Err(wrong("a node whose founding was never completed", "an existing node")),
-        Start::Found { .. } | Start::Join => Ok(NodeRecord { digest: options.digest, cluster: None, ..record }),
+        Start::Found { .. } | Start::Join => Ok(NodeRecord { digest: digest(options), cluster: None, ..record }),
     }
 }
 
@@ -149,7 +149,12 @@ fn begin(options: &IdentityOptions) -> Result<NodeRecord, BootError> {
         return Err(wrong("an empty directory", "an existing node"));
     }
     let incarnation = Incarnation(options.entropy[0]);
-    Ok(NodeRecord { cluster: None, node: options.node, incarnation, admitted: false, digest: options.digest })
+    Ok(NodeRecord { cluster: None, node: options.node, incarnation, admitted: false, digest: digest(options) })
+}
+
+/// A joiner was not there when the cluster was founded: it takes what stands.
+fn digest(options: &IdentityOptions) -> u64 {
+    if options.start == Start::Join { 0 } else { options.digest }
 }
 
 fn founders(options: &IdentityOptions, record: &NodeRecord) -> Vec<NodeId> {

@@ -4,7 +4,7 @@
 //! Invariant: a frame is delivered to the start of the node that it was sent to, or to nobody; a dead node sends nothing.
 
 use super::power::{CrashPoint, Power};
-use crate::env::{BadFrame, Inbound, Lane, LinkState, PeerIdentity, SendError, Transport};
+use crate::env::{BadFrame, Destination, Inbound, Lane, LinkState, PeerIdentity, SendError, Transport};
 use crate::ids::NodeId;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -143,11 +143,15 @@ pub struct MemTransport {
 }
 
 impl Transport for MemTransport {
-    fn send(&self, to: NodeId, lane: Lane, body: Bytes) -> Result<(), SendError> {
+    fn send(&self, to: Destination, lane: Lane, body: Bytes) -> Result<(), SendError> {
         if !self.power.pass(CrashPoint::BeforeSend) {
             return Err(SendError::Down);
         }
         let mut inner = self.net.inner.lock();
+        if inner.endpoints.get(&to.node).is_some_and(|e| !to.allows(e.identity.incarnation)) {
+            return Err(SendError::OtherDisk);
+        }
+        let to = to.node;
         if inner.down.contains(&(self.me.node, to)) {
             return Err(SendError::Down);
         }

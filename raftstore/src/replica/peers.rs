@@ -6,7 +6,7 @@
 //! Invariant: unknown senders are stepped, as Raft demands; refused is only who was a member and is none any more.
 
 use super::{Letter, Replica, Work};
-use crate::env::PeerIdentity;
+use crate::env::{Destination, PeerIdentity};
 use crate::ids::{Incarnation, Index, NodeId, ReplicaId, Tick};
 use crate::task::{Aside, GroupMessage, Invitation, LifecycleMsg};
 use bytes::Bytes;
@@ -38,10 +38,10 @@ impl Peers {
 }
 
 impl Replica {
-    /// The node of a replica: by the replica map, else where it was heard from.
-    pub(super) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
-        let contact = || self.peers.contacts.iter().find(|c| c.0 == replica).map(|c| c.1);
-        self.machine.record.node_of(replica).or_else(contact)
+    /// Where a replica is: node and disk by the replica map, else the node where it was heard from.
+    pub(super) fn destination(&self, replica: ReplicaId) -> Option<Destination> {
+        let contact = || self.peers.contacts.iter().find(|c| c.0 == replica).map(|c| c.1.into());
+        self.machine.record.destination(replica).or_else(contact)
     }
 
     /// Law 8: older replica ids, removed replicas and wrong disks are refused; unknown senders are stepped.
@@ -106,7 +106,7 @@ impl Replica {
         let body = Body::HeartbeatResp { context: Bytes::new() };
         let message = Message { from: self.id, to, term: self.raft.basic_status().term, body };
         let birth = self.creation.digest;
-        work.outbox.push(node, &GroupMessage { group: self.group, epoch: 0, birth, aside, message });
+        work.outbox.push(node.into(), &GroupMessage { group: self.group, epoch: 0, birth, aside, message });
     }
 
     /// Does this envelope say that this replica was removed and may go? By a word to it, or because another replica is

@@ -183,7 +183,7 @@ impl Replica {
                 // is the peer's, and the asker asks again when it learns of the new leader.
                 continue;
             }
-            let Some(to) = self.node_of(message.to) else { continue };
+            let Some(to) = self.destination(message.to) else { continue };
             if work.silent && matches!(message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. }) {
                 continue;
             }

@@ -9,9 +9,9 @@
 use super::ready::ToWrite;
 use super::{Letter, Phase, Replica, Work};
 use crate::codec::ReplicaRecord;
-use crate::env::{GroupOp, Install, PeerIdentity, Reader};
+use crate::env::{Destination, GroupOp, Install, PeerIdentity, Reader};
 use crate::error::AdminError;
-use crate::ids::{Generation, NodeId, ReplicaId, SpoolId, Tick};
+use crate::ids::{Generation, ReplicaId, SpoolId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
 use crate::task::{ApplierMsg, GroupMessage, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
 use pontoon_raft::{Body, HardState, Snapshot};
@@ -110,7 +110,7 @@ impl Replica {
     }
 
     /// Streams the shelf's snapshot, and the core's message with it.
-    pub(super) fn send_snapshot(&mut self, to: NodeId, message: GroupMessage, work: &mut Work) {
+    pub(super) fn send_snapshot(&mut self, to: Destination, message: GroupMessage, work: &mut Work) {
         let Some(spooled) = self.raft.storage().spooled().cloned() else {
             return self.raft.report_snapshot(work.now, message.message.to, false);
         };

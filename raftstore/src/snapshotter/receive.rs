@@ -266,7 +266,7 @@ impl Receptions {
 
     /// A lost ack is made good by the sender's next chunk.
     fn send(&self, to: PeerIdentity, ack: SnapshotAck) {
-        let _lost = self.transport.send(to.node, Lane::Snapshot, SnapshotFrame::Ack(ack).encode());
+        let _lost = self.transport.send(to.into(), Lane::Snapshot, SnapshotFrame::Ack(ack).encode());
     }
 }
 

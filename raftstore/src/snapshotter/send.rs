@@ -6,8 +6,8 @@
 
 use super::Spools;
 use crate::codec::{AckStatus, Digest, SnapshotAck, SnapshotChunk, SnapshotFrame, SnapshotHeader};
-use crate::env::{Instant, Lane, PeerIdentity, SpoolReader, Transport};
-use crate::ids::{GroupId, NodeId, PollerId, ReplicaId, SpoolId, StreamId};
+use crate::env::{Destination, Instant, Lane, PeerIdentity, SpoolReader, Transport};
+use crate::ids::{GroupId, PollerId, ReplicaId, SpoolId, StreamId};
 use crate::mail::Mail;
 use crate::task::{GroupMessage, PollerMsg, SnapshotEvent, Spooled};
 use bytes::Bytes;
@@ -33,8 +33,8 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// One stream.
 struct Stream {
-    /// To which node.
-    to: NodeId,
+    /// To which node and disk.
+    to: Destination,
     /// Owner of the sending replica.
     poller: PollerId,
     /// The group.
@@ -94,7 +94,7 @@ impl Sends {
         spools: &mut Spools,
         mail: &Mail,
         poller: PollerId,
-        to: NodeId,
+        to: Destination,
         message: GroupMessage,
         spooled: &Spooled,
     ) {
@@ -134,7 +134,8 @@ impl Sends {
         from: PeerIdentity,
         ack: SnapshotAck,
     ) {
-        let Some(stream) = self.streams.get_mut(&ack.stream).filter(|s| s.to == from.node) else { return };
+        let theirs = |s: &&mut Stream| s.to.node == from.node && s.to.allows(from.incarnation);
+        let Some(stream) = self.streams.get_mut(&ack.stream).filter(theirs) else { return };
         match ack.status {
             AckStatus::More => stream.on_more(now, ack.next),
             AckStatus::Done => self.end(spools, mail, ack.stream, true),

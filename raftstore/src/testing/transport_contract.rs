@@ -6,6 +6,7 @@
 
 use super::contract::contract;
 use crate::env::{Lane, LinkState, PeerIdentity, SendError};
+use crate::ids::Incarnation;
 use bytes::Bytes;
 
 /// Node A or node B.
@@ -21,8 +22,12 @@ pub enum Side {
 pub trait TransportFixture {
     /// Who a node is in its current start.
     fn identity(&self, side: Side) -> PeerIdentity;
-    /// Sends from `side` to the other node.
-    fn send(&self, side: Side, lane: Lane, body: Bytes) -> Result<(), SendError>;
+    /// Sends from `side` to the other node, or to another disk of it.
+    fn send_to(&self, side: Side, disk: Incarnation, lane: Lane, body: Bytes) -> Result<(), SendError>;
+    /// Sends from `side` to the other node, whatever its disk.
+    fn send(&self, side: Side, lane: Lane, body: Bytes) -> Result<(), SendError> {
+        self.send_to(side, Incarnation(0), lane, body)
+    }
     /// State of the link as `side` sees it.
     fn link(&self, side: Side) -> LinkState;
     /// Takes what arrived at `side` since the last call.
@@ -63,6 +68,18 @@ contract! { dyn TransportFixture;
                 assert_eq!((got[0].0, got[0].1), (w.identity(Side::A), lane));
                 assert!(got[0].2 == body, "{len} bytes on {lane:?}");
             }
+        }
+    }
+
+    /// What is meant for a disk goes to that disk or nowhere (boot.md 3).
+    fn another_disk_gets_nothing(w) {
+        let disk = w.identity(Side::B).incarnation;
+        for lane in LANES {
+            let other = Incarnation(disk.0 ^ 1);
+            assert_eq!(w.send_to(Side::A, other, lane, Bytes::from_static(b"for another")), Err(SendError::OtherDisk));
+            w.send_to(Side::A, disk, lane, Bytes::from_static(b"for b")).unwrap();
+            let got = receive(w, Side::B, 1);
+            assert_eq!((got.len(), &got[0].2[..]), (1, &b"for b"[..]));
         }
     }
 

@@ -124,6 +124,26 @@ pub(crate) struct OtherDigest {
     pub(crate) theirs: u64,
 }
 
+/// A page of the peers' table.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Directory {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) listings: Vec<Listing>,
+}
+
+/// Where a node listens.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Listing {
+    #[prost(uint64, tag = "1")]
+    pub(crate) node: u64,
+    #[prost(fixed64, tag = "2")]
+    pub(crate) incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) boot: u64,
+    #[prost(string, tag = "4")]
+    pub(crate) listen: String,
+}
+
 /// The periodic word.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Beacon {

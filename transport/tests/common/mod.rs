@@ -11,7 +11,7 @@ pub mod proto;
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Condvar, Mutex};
 use pontoon_raftstore::env::{
-    Admission, BadFrame, Beacon, Gatekeeper, Hello, Inbound, Lane, LinkState, PeerIdentity, Refusal, Transport,
+    Admission, BadFrame, Beacon, Gatekeeper, Hello, Inbound, Lane, LinkState, Listing, PeerIdentity, Refusal, Transport,
 };
 use pontoon_raftstore::ids::{BootEpoch, ClusterId, Incarnation, NodeId, StoreSeq};
 use pontoon_transport::frame::{Caps, Decoder, Frame, Kind, header};
@@ -41,6 +41,7 @@ pub enum Event {
     Welcome(NodeId),
     RefusedBy(NodeId, Refusal),
     Beacon(NodeId, Beacon),
+    Listings(NodeId, Vec<Listing>),
 }
 
 impl Events {
@@ -87,6 +88,8 @@ pub struct Fake {
     pub shown: Mutex<Vec<Hello>>,
     /// Refuses these nodes.
     pub refuse: Mutex<BTreeMap<NodeId, Refusal>>,
+    /// What it passes on, two to a page.
+    pub table: Mutex<Vec<Listing>>,
     /// `on_frame` waits while this is held by the test.
     pub gate: Mutex<()>,
     /// `on_frame` answers `BadFrame` for this body.
@@ -114,6 +117,13 @@ impl Gatekeeper for Fake {
     }
     fn on_beacon(&self, from: NodeId, beacon: Beacon) {
         self.events.note(Event::Beacon(from, beacon));
+    }
+    fn listings(&self, since: u64) -> (Vec<Listing>, u64) {
+        let table = self.table.lock();
+        (table.iter().skip(since as usize).take(2).cloned().collect(), (since + 2).min(table.len() as u64))
+    }
+    fn on_listings(&self, from: NodeId, listings: Vec<Listing>) {
+        self.events.note(Event::Listings(from, listings));
     }
 }
 
@@ -180,6 +190,7 @@ pub fn fake(id: NodeId) -> Arc<Fake> {
         events: Events::default(),
         shown: Mutex::default(),
         refuse: Mutex::default(),
+        table: Mutex::default(),
         gate: Mutex::default(),
         bad: Mutex::default(),
     })
@@ -198,7 +209,7 @@ impl Node {
     }
 
     pub fn send(&self, to: &Node, lane: Lane, body: &'static [u8]) {
-        self.net.send(to.id, lane, Bytes::from_static(body)).unwrap();
+        self.net.send(to.id.into(), lane, Bytes::from_static(body)).unwrap();
     }
 
     pub fn wait_up(&self, peer: NodeId) {
