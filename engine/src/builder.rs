@@ -9,6 +9,7 @@ use crate::erased::{KindHooks, Registered};
 use crate::error::OpenError;
 use crate::resolver::Resolver;
 use crate::state_machine::Kind;
+use crate::token::Token;
 use crate::wiring;
 use bytes::Bytes;
 use pontoon_raftstore::ids::{ClusterId, NodeId};
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Longest advert, bytes: it travels in every handshake.
-const MAX_ADVERT: usize = 4096;
+pub(crate) const MAX_ADVERT: usize = 4096;
 /// Longest name of a kind, bytes.
 const MAX_KIND: usize = 64;
 
@@ -30,12 +31,16 @@ pub struct Builder {
     pub(crate) config: Config,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) founders: BTreeSet<NodeId>,
+    /// Members' peer addresses; `None`: it does not join.
+    pub(crate) via: Option<Vec<String>>,
     pub(crate) charter: Bytes,
     pub(crate) listen: Option<String>,
     pub(crate) insecure_peers: bool,
     pub(crate) resolver: Option<Arc<dyn Resolver>>,
     pub(crate) advert: Bytes,
     pub(crate) admin: Option<String>,
+    pub(crate) admin_token: Option<Token>,
+    pub(crate) insecure_admin: bool,
     pub(crate) install_metrics: bool,
     pub(crate) kinds: BTreeMap<String, Arc<dyn KindHooks>>,
     /// Names registered more than once.
@@ -50,12 +55,15 @@ impl Builder {
             config: Config::default(),
             cluster: None,
             founders: BTreeSet::new(),
+            via: None,
             charter: Bytes::new(),
             listen: None,
             insecure_peers: false,
             resolver: None,
             advert: Bytes::new(),
             admin: None,
+            admin_token: None,
+            insecure_admin: false,
             install_metrics: false,
             kinds: BTreeMap::new(),
             doubles: Vec::new(),
@@ -78,6 +86,14 @@ impl Builder {
     /// list is fine, and it may be left out.
     pub fn found(mut self, nodes: BTreeSet<NodeId>) -> Builder {
         self.founders = nodes;
+        self
+    }
+
+    /// First start of a node that enters a cluster that stands, through any member: their peer addresses, `host:port`. It
+    /// takes over the cluster's id and knows the other nodes from there on; it gets replicas by `Group::reconfigure`. On a
+    /// later start the same list is fine: it is used while no node known from before can be reached.
+    pub fn join(mut self, via: &[&str]) -> Builder {
+        self.via = Some(via.iter().map(|a| (*a).to_owned()).collect());
         self
     }
 
@@ -112,9 +128,22 @@ impl Builder {
         self
     }
 
-    /// Serves the admin endpoints there: `host:port`, only the loopback.
+    /// Serves the admin endpoints there: `host:port`, only the loopback, unless `insecure_admin` is given.
     pub fn admin(mut self, addr: &str) -> Builder {
         self.admin = Some(addr.to_owned());
+        self
+    }
+
+    /// Who shows this as a bearer token may change things over the admin endpoints; without it nobody may. 16 to 512
+    /// visible ASCII characters.
+    pub fn admin_token(mut self, token: impl Into<String>) -> Builder {
+        self.admin_token = Some(Token::new(token.into()));
+        self
+    }
+
+    /// The admin endpoints may be served over any network, in the clear. Then reads need the token, too, but health.
+    pub fn insecure_admin(mut self, yes: bool) -> Builder {
+        self.insecure_admin = yes;
         self
     }
 
@@ -134,7 +163,7 @@ impl Builder {
     }
 
     /// Recovers everything found on disk and takes part in the cluster. A founder returns once all founders have
-    /// confirmed it.
+    /// confirmed it, a joiner once a member has.
     ///
     /// # Errors
     /// `Config` names every mistake at once; see `OpenError`.
@@ -159,13 +188,21 @@ impl Builder {
             (!self.kinds.is_empty(), "no kind is registered"),
             (self.founders.is_empty() || self.founders.contains(&self.me), "the founders must include this node"),
             (!self.founders.contains(&NodeId(0)), "founders' node ids must be above 0"),
+            (
+                self.founders.is_empty() || self.via.is_none(),
+                "a node founds or joins: name founders or members, not both",
+            ),
+            (self.via.as_ref().is_none_or(|via| !via.is_empty()), "no member's address to join through"),
+            (!self.insecure_admin || self.admin_token.is_some(), "insecure_admin needs an admin token"),
             (self.listen.is_some(), "no peer address to listen on"),
             (!others || self.resolver.is_some(), "there are other founders, but no resolver to find them"),
             (self.advert.len() <= MAX_ADVERT, "the advert must not be longer than 4096 bytes"),
         ];
         found.extend(rules.into_iter().filter(|r| !r.0).map(|r| r.1.to_owned()));
         found.extend(self.listen.iter().filter_map(|a| bad_address("listen", a, !self.insecure_peers)));
-        found.extend(self.admin.iter().filter_map(|a| bad_address("admin", a, true)));
+        found.extend(self.admin.iter().filter_map(|a| bad_address("admin", a, !self.insecure_admin)));
+        found.extend(self.via.iter().flatten().filter_map(|a| bad_address("join", a, false)));
+        found.extend(self.admin_token.iter().filter_map(Token::problem));
         found
     }
 }
@@ -187,7 +224,7 @@ fn bad_address(what: &str, addr: &str, loopback_only: bool) -> Option<String> {
     let why = if what == "listen" {
         "peers are not authenticated; pass insecure_peers to allow it"
     } else {
-        "the admin endpoints are not authenticated"
+        "what passes there is not encrypted; pass insecure_admin and a token to allow it"
     };
     (loopback_only && !loopback).then(|| format!("{what} address {addr:?} is not on the loopback: {why}"))
 }

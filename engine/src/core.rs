@@ -10,6 +10,7 @@ use crate::metrics::Meters;
 use crate::oneshot::Within;
 use crate::read::Waiting;
 use crate::timer::Timer;
+use crate::token::Token;
 use parking_lot::Mutex;
 use pontoon_raftstore::env::Reader;
 use pontoon_raftstore::error::{AdminError, GroupError, ProposeError, ReadError};
@@ -22,6 +23,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
+
+/// Who may do what over the admin endpoints.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// Shown by who changes things; `None`: nobody may.
+    pub(crate) token: Option<Token>,
+    /// Do reads need it, too?
+    pub(crate) guards_reads: bool,
+}
 
 /// See the file's head.
 pub(crate) struct Core {
@@ -37,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) pending: Arc<AtomicUsize>,
     /// What becomes of proposals.
     pub(crate) meters: Meters,
+    /// Who may do what over the admin endpoints.
+    pub(crate) access: Access,
     /// Registered kinds by name.
     pub(crate) kinds: BTreeMap<String, Arc<dyn KindHooks>>,
     /// When the last confirmed linearizable read of a group began here. At most one entry per group of this node.
@@ -50,6 +62,7 @@ impl Core {
         node: NodeHandle,
         timer: Arc<Timer>,
         kinds: BTreeMap<String, Arc<dyn KindHooks>>,
+        access: Access,
     ) -> Core {
         Core {
             me,
@@ -58,6 +71,7 @@ impl Core {
             timer,
             pending: Arc::default(),
             meters: Meters::new(),
+            access,
             kinds,
             confirmed: Mutex::default(),
         }
@@ -113,6 +127,9 @@ impl Core {
     }
 
     pub(crate) async fn transfer(&self, group: GroupId, to: Option<NodeId>) -> Result<AdminDone, AdminError> {
+        if to == Some(self.me) && self.status(group)?.is_leader() {
+            return Ok(AdminDone::Leader(self.me));
+        }
         let slot = Arc::new(AdminAnswer::default());
         self.node.transfer(group, to, slot.clone())?;
         self.admin(&slot).await
@@ -124,7 +141,7 @@ impl Core {
         self.admin(&slot).await
     }
 
-    async fn admin(&self, slot: &AdminAnswer) -> Result<AdminDone, AdminError> {
+    pub(crate) async fn admin(&self, slot: &AdminAnswer) -> Result<AdminDone, AdminError> {
         let deadline = Instant::now() + self.config.admin_timeout.get();
         Within::new(slot.answer(), &self.timer, deadline).await.unwrap_or(Err(AdminError::TimedOut))
     }

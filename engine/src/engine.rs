@@ -3,9 +3,9 @@
 //! Leaves to others: opening (`builder`, `wiring`), one group's work (`group`).
 //! Invariant: after `shutdown` returns, no thread of the engine runs and every waiter was answered.
 
-use crate::builder::Builder;
+use crate::builder::{Builder, MAX_ADVERT};
 use crate::core::Core;
-use crate::error::LifecycleError;
+use crate::error::{AdminError, LifecycleError};
 use crate::events::Events;
 use crate::group::{AdminAnswer, Group};
 use crate::health::Health;
@@ -19,7 +19,7 @@ use pontoon_raftstore::env::LinkState;
 use pontoon_raftstore::error::GroupError;
 use pontoon_raftstore::group_spec::GroupSpec;
 use pontoon_raftstore::group_status::GroupStatus;
-use pontoon_raftstore::ids::{ClusterId, GroupId, NodeId};
+use pontoon_raftstore::ids::{ClusterId, GroupId, Incarnation, NodeId};
 use pontoon_raftstore::task::LifecycleSlot;
 use std::any::{TypeId, type_name};
 use std::net::SocketAddr;
@@ -47,7 +47,9 @@ pub struct Engine {
 pub struct Peer {
     /// The node.
     pub node: NodeId,
-    /// Where it listens for peers, as it said itself in its last handshake; empty if never met.
+    /// Its disk, as it showed itself or as others say. What a configuration names with the node.
+    pub disk: Option<Incarnation>,
+    /// Where it listens for peers, as it said itself or as others say; empty if nobody knows.
     pub address: String,
     /// Opaque to the engine: what the node's host put there.
     pub advert: Bytes,
@@ -158,6 +160,19 @@ impl Engine {
     #[must_use]
     pub fn peers(&self) -> Vec<Peer> {
         self.look().peers()
+    }
+
+    /// Peers that connect from now on are shown this advert; for what is known only after the node has joined.
+    ///
+    /// # Errors
+    /// `Refused` if it is longer than 4096 bytes. Nothing was changed.
+    pub fn advertise(&self, advert: impl Into<Bytes>) -> Result<(), AdminError> {
+        let advert = advert.into();
+        if advert.len() > MAX_ADVERT {
+            return Err(AdminError::Refused(format!("an advert of {} bytes is over the limit", advert.len())));
+        }
+        self.with_wired(|w| w.advertise(advert));
+        Ok(())
     }
 
     /// Destroys this node's replica of a group; a tombstone stays.
@@ -273,6 +288,8 @@ impl Engine {
 /// Who knows the peers.
 pub(crate) trait Directory: Send + Sync {
     fn peers(&self) -> Vec<Peer>;
+    fn cluster(&self) -> Option<ClusterId>;
+    fn advert(&self) -> Bytes;
 }
 
 /// What the admin endpoints see: they live inside what runs, and must not keep it alive.
@@ -286,6 +303,15 @@ impl Look {
     pub(crate) fn peers(&self) -> Vec<Peer> {
         let directory = self.directory.as_ref().and_then(Weak::upgrade);
         directory.map(|d| d.peers()).unwrap_or_default()
+    }
+
+    /// As peers are shown.
+    pub(crate) fn advert(&self) -> Bytes {
+        self.directory.as_ref().and_then(Weak::upgrade).map(|d| d.advert()).unwrap_or_default()
+    }
+
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.directory.as_ref().and_then(Weak::upgrade)?.cluster()
     }
 }
 

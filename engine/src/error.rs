@@ -35,8 +35,8 @@ pub enum OpenError {
         /// Given.
         asked: String,
     },
-    /// The directory holds no node and no founding was asked for.
-    #[error("directory {0} holds no node: found a cluster with it, or give the right directory")]
+    /// The directory holds no node, and neither founding nor joining was asked for.
+    #[error("directory {0} holds no node: found a cluster with it, join one, or give the right directory")]
     NotFounded(PathBuf),
     /// Written by a newer version.
     #[error("on-disk format {0} is newer than this build")]
@@ -44,7 +44,7 @@ pub enum OpenError {
     /// The log store refuses to open: the message names file, offset and expected number as far as known.
     #[error("log store: {0}")]
     LogStore(String),
-    /// The peers did not all confirm this founding in time; start them, then start again.
+    /// The peers did not all confirm this founding in time, or no member let this node in; start them, then start again.
     #[error("not admitted: {0}")]
     NotAdmitted(String),
     /// Recovery found what must not be.

@@ -1,4 +1,4 @@
-//! A handle on one group: propose, read, look, wait, and the two administrative calls.
+//! A handle on one group: propose, read, look, wait, and the administrative calls.
 //!
 //! Leaves to others: consensus and routing (raftstore), forgetting types (`erased`).
 //! Invariant: a handle exists only for a group whose kind's machine is `S`; holding one keeps nothing alive on disk.
@@ -7,6 +7,7 @@ use crate::core::Core;
 use crate::oneshot::{Oneshot, Within};
 use crate::proposal::Proposal;
 use crate::read::{Read, ReadView, Waiting};
+use crate::reconfigure::Reconfigure;
 use crate::state_machine::StateMachine;
 use crate::timer::sleep_until;
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use pontoon_raftstore::error::{AdminError, GroupError, ProposeError, ReadError};
 use pontoon_raftstore::group_status::GroupStatus;
 use pontoon_raftstore::ids::{GroupId, Index, LogPos, NodeId, Term};
 use pontoon_raftstore::proposal::{AdminDone, AdminSlot};
+use pontoon_raftstore::reconfigure::Target;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -156,6 +158,13 @@ impl<S: StateMachine> Group<S> {
             AdminDone::Leader(node) => Ok(node),
             other => Err(AdminError::Refused(format!("unexpected answer {other:?}"))),
         }
+    }
+
+    /// Changes who the members are: new nodes become learners and are caught up, then the group goes through a joint
+    /// configuration; nodes that are not named leave, the leader too. The group remembers what was asked: it goes on
+    /// without the caller and under another leader. Call it at the leader; the same target again joins what is under way.
+    pub fn reconfigure(&self, to: Target) -> Reconfigure {
+        Reconfigure::begin(&self.core, self.id, to)
     }
 
     /// Takes a snapshot now: a volatile machine's is kept and the log may be cut behind it.

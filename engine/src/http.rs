@@ -3,12 +3,12 @@
 //! Leaves to others: what is answered (`admin`). Invariant: a request whose `Host` is not the loopback or the address
 //! served is refused (a browser lured here by a foreign name), and a connection has bounds in number, size and time.
 
-use crate::admin::{AdminApi, AdminResponse};
+use crate::admin::{AdminApi, AdminRequest, AdminResponse};
 use crate::error::OpenError;
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -109,8 +109,8 @@ async fn accept(listener: TcpListener, addr: SocketAddr, api: AdminApi) -> std::
         let api = api.clone();
         connections.spawn(async move {
             let answer = service_fn(move |request| {
-                let response = respond(&api, addr, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let api = api.clone();
+                async move { Ok::<_, Infallible>(respond(&api, addr, request).await) }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
@@ -122,18 +122,40 @@ async fn accept(listener: TcpListener, addr: SocketAddr, api: AdminApi) -> std::
     Ok(())
 }
 
-fn respond(api: &AdminApi, addr: SocketAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(api: &AdminApi, addr: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let host = request.headers().get(HOST).and_then(|h| h.to_str().ok());
     let answer = if host.is_some_and(|h| is_served_host(h, addr)) {
-        let uri = request.uri();
-        api.handle(request.method().as_str(), uri.path(), uri.query().unwrap_or_default())
+        take_in(api, request).await
     } else {
-        AdminResponse::error(403, "this host name is not served here")
+        AdminResponse::refused(403, "host", "this host name is not served here")
     };
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if answer.status == 401 {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     response
+}
+
+/// Reads the body, bounded in size and time, and has the request answered.
+async fn take_in(api: &AdminApi, request: Request<Incoming>) -> AdminResponse {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, AdminApi::MAX_BODY).collect();
+    let body = match tokio::time::timeout(HEAD_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return AdminResponse::refused(413, "bad_request", "the body is too large, or broke off"),
+        Err(_) => return AdminResponse::refused(408, "bad_request", "the body took too long"),
+    };
+    let authorization = head.headers.get(AUTHORIZATION).and_then(|h| h.to_str().ok());
+    api.call(AdminRequest {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
+        authorization,
+        body: &body,
+    })
+    .await
 }
 
 /// The loopback by any name, or the address itself.
@@ -143,8 +165,9 @@ fn is_served_host(host: &str, addr: SocketAddr) -> bool {
         _ => host,
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback() || ip == addr.ip())
+    // Served on every address, any of them is an own one; a name still is not.
+    let own = |ip: std::net::IpAddr| ip.is_loopback() || ip == addr.ip() || addr.ip().is_unspecified();
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(own)
 }
 
 #[cfg(test)]

@@ -26,13 +26,15 @@ mod metrics;
 mod oneshot;
 mod proposal;
 mod read;
+mod reconfigure;
 mod resolver;
 mod state_machine;
 mod ticker;
 mod timer;
+mod token;
 mod wiring;
 
-pub use admin::{AdminApi, AdminResponse};
+pub use admin::{AdminApi, AdminRequest, AdminResponse};
 pub use builder::Builder;
 pub use config::Config;
 pub use engine::{Engine, Peer, Shutdown, ShutdownReport};
@@ -47,8 +49,10 @@ pub use pontoon_raftstore::env::LinkState;
 pub use pontoon_raftstore::group_spec::GroupSpec;
 pub use pontoon_raftstore::group_status::{FollowerStatus, GroupStatus};
 pub use pontoon_raftstore::ids::{ClusterId, Generation, GroupId, Incarnation, Index, LogPos, NodeId, ReplicaId, Term};
+pub use pontoon_raftstore::reconfigure::{Phase, ReconfigureStatus, Target};
 pub use proposal::{Applied, Proposal};
 pub use read::{Read, ReadView};
+pub use reconfigure::{Reconfigure, members_of};
 pub use resolver::{BoxFut, Resolver};
 pub use state_machine::{
     ApplyMeta, Batch, Codec, Durable, Kind, Meta, Part, SmError, SnapshotSink, SnapshotSource, SnapshotStream,

@@ -9,7 +9,7 @@ use crate::admin::AdminApi;
 use crate::builder::Builder;
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::core::Core;
+use crate::core::{Access, Core};
 use crate::engine::{Directory, Engine, Peer};
 use crate::error::OpenError;
 use crate::files::{DirLock, SnapshotDir, make_dir};
@@ -19,9 +19,10 @@ use crate::oneshot::Oneshot;
 use crate::resolver::{Resolver, block_on};
 use crate::ticker::{Ticker, Upkeep};
 use crate::timer::Timer;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_raftstore::codec::Digest;
-use pontoon_raftstore::env::{Clock, Env, LogStore, Recovered, Transport, WriteFailed};
+use pontoon_raftstore::env::{Clock, Env, Gatekeeper, LogStore, Recovered, Transport, WriteFailed};
 use pontoon_raftstore::error::BootError;
 use pontoon_raftstore::identity::{Identity, IdentityOptions, PeerView, Start};
 use pontoon_raftstore::ids::{ClusterId, NodeId};
@@ -80,7 +81,7 @@ pub(crate) async fn open(builder: Builder) -> Result<Engine, OpenError> {
 }
 
 fn open_blocking(builder: Builder) -> Result<Engine, OpenError> {
-    if builder.founders.is_empty() && !builder.dir.join("log").is_dir() {
+    if builder.founders.is_empty() && builder.via.is_none() && !builder.dir.join("log").is_dir() {
         return Err(OpenError::NotFounded(builder.dir));
     }
     let lock = DirLock::take(&builder.dir)?;
@@ -158,6 +159,9 @@ fn open_identity(
 
 /// Addresses are for people here: dialling asks the resolver again.
 fn start_of(builder: &Builder) -> Start {
+    if builder.via.is_some() {
+        return Start::Join;
+    }
     if builder.founders.is_empty() {
         return Start::Existing;
     }
@@ -243,7 +247,8 @@ impl Recovery {
     ) -> Result<Engine, OpenError> {
         let Recovery { router, clock, handle, parts } = self;
         let wanted = builder.founders.clone();
-        let core = Core::new(builder.me, builder.config, handle, Timer::start()?, builder.kinds);
+        let access = Access { token: builder.admin_token, guards_reads: builder.insecure_admin };
+        let core = Core::new(builder.me, builder.config, handle, Timer::start()?, builder.kinds, access);
         let core = Arc::new(core);
         // From here on an early return drops `wired`, and that stops what runs.
         let mut wired = Wired {
@@ -259,7 +264,9 @@ impl Recovery {
         let names = Arc::new(Names { given: builder.resolver, identity: Arc::clone(&identity) });
         let served = transport.serve(names, Arc::clone(&identity) as _, Arc::clone(&router) as _);
         served.map_err(|e| OpenError::LogStore(e.to_string()))?;
-        let net = Net { log, transport, identity, wanted };
+        let joins = builder.via.is_some();
+        transport.knock(builder.via.unwrap_or_default());
+        let net = Net { log, transport, identity, wanted, joins };
         net.dial();
         net.wait_admitted(core.config.found_timeout.get())?;
         net.wait_heard()?;
@@ -284,6 +291,8 @@ struct Net {
     identity: Arc<Identity>,
     /// Founders, whether heard of or not.
     wanted: BTreeSet<NodeId>,
+    /// Does it enter a cluster that stands?
+    joins: bool,
 }
 
 impl Net {
@@ -322,6 +331,10 @@ impl Net {
 
     /// Who has not confirmed this node, and why as far as known.
     fn missing(&self) -> String {
+        if self.joins {
+            let why = |(address, why): (String, String)| format!("no way in at {address}: {why}");
+            return self.transport.failed_knocks().into_iter().map(why).collect::<Vec<_>>().join("; ");
+        }
         let why = |p: &PeerView| match &p.refusal {
             Some(refusal) => format!("node {} ({}): {refusal}", p.node, p.listen),
             None => format!("node {} ({}) has not answered", p.node, p.listen),
@@ -353,9 +366,22 @@ impl Upkeep for Net {
 
 impl Directory for Net {
     fn peers(&self) -> Vec<Peer> {
-        let peer =
-            |p: PeerView| Peer { link: self.transport.link(p.node), node: p.node, address: p.listen, advert: p.advert };
+        let peer = |p: PeerView| Peer {
+            link: self.transport.link(p.node),
+            node: p.node,
+            disk: p.disk,
+            address: p.listen,
+            advert: p.advert,
+        };
         self.identity.peers().into_iter().map(peer).collect()
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        self.identity.cluster()
+    }
+
+    fn advert(&self) -> Bytes {
+        Gatekeeper::hello(&*self.identity).advert
     }
 }
 
@@ -394,6 +420,10 @@ impl Wired {
 
     pub(crate) fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(AdminServer::addr)
+    }
+
+    pub(crate) fn advertise(&self, advert: Bytes) {
+        self.identity.advertise(advert);
     }
 
     /// For looks that do not keep this alive.

@@ -256,7 +256,7 @@ fn a_joiner_keeps_to_members_and_takes_no_digest() {
     shake(&joiner, &founders[0]);
     assert!(joiner.identity.is_admitted());
     // A directory whose founding was never completed may join instead; one that joined never founds.
-    let left = fresh(5, found(3), &mut rng);
+    let left = fresh(5, found(5), &mut rng);
     let left = open(&left.disk, options(5, Start::Join, &mut rng)).unwrap();
     shake(&left, &founders[1]);
     assert_eq!(left.identity.cluster(), founders[0].identity.cluster());

@@ -1,17 +1,21 @@
-//! The admin endpoints without a server: a host mounts `handle` in its own, or lets the engine serve it (`http`).
+//! The admin endpoints without a server: a host mounts `call` in its own, or lets the engine serve it (`http`).
 //!
-//! `/metrics`, `/healthz`, `/readyz`, `/groups`, `/groups/{id}`, `/peers`: reads only, no keys and no data.
-//! Leaves to others: sockets and browsers (`http`). Invariant: a call costs no message to any group, and a page of
-//! `/groups` is bounded.
+//! Reads (here): `/metrics`, `/healthz`, `/readyz`, `/node`, `/groups`, `/groups/{id}`, `/peers`; no keys and no data.
+//! Changes (`act`): POST, only with the token. Leaves to others: sockets and browsers (`http`), JSON (`show`).
+//! Invariant: a read costs no message to any group, and a page of `/groups` is bounded; without a token in the
+//! builder nothing can be changed.
+
+mod act;
+mod show;
 
 use crate::core::Core;
-use crate::engine::{Engine, Look, Peer};
+use crate::engine::{Engine, Look};
 use crate::health::Health;
 use crate::metrics;
-use pontoon_raftstore::env::LinkState;
 use pontoon_raftstore::group_status::GroupStatus;
 use pontoon_raftstore::ids::GroupId;
 use serde_json::{Value, json};
+use show::{peer, row, whole};
 use std::fmt::Write;
 
 /// Groups on a page of `/groups` where nothing is asked for, and at most.
@@ -21,6 +25,21 @@ const PAGE: (usize, usize) = (100, 1000);
 #[derive(Clone)]
 pub struct AdminApi {
     look: Look,
+}
+
+/// A request, as a server has taken it apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AdminRequest<'a> {
+    /// `GET`, `HEAD` or `POST`.
+    pub method: &'a str,
+    /// Before the `?`.
+    pub path: &'a str,
+    /// Behind the `?`.
+    pub query: &'a str,
+    /// Value of the `Authorization` header.
+    pub authorization: Option<&'a str>,
+    /// At most `AdminApi::MAX_BODY` bytes.
+    pub body: &'a [u8],
 }
 
 /// An answer.
@@ -46,6 +65,11 @@ impl AdminResponse {
     pub(crate) fn error(status: u16, what: &str) -> AdminResponse {
         AdminResponse::json(status, &json!({ "error": what }))
     }
+
+    /// An error that programs tell by its kind. Nothing was done.
+    pub(crate) fn refused(status: u16, kind: &str, what: &str) -> AdminResponse {
+        AdminResponse::json(status, &json!({ "error": what, "kind": kind, "happened": "no" }))
+    }
 }
 
 impl AdminApi {
@@ -55,26 +79,67 @@ impl AdminApi {
         AdminApi { look: engine.look() }
     }
 
-    /// Answers a request. `query` is what follows the `?`. Every route is a GET (or HEAD).
+    /// Longest body that is taken, bytes.
+    pub const MAX_BODY: usize = 64 << 10;
+
+    /// Answers a request: reads at once, changes when they are done or their time is over.
+    pub async fn call(&self, request: AdminRequest<'_>) -> AdminResponse {
+        if let Some(refused) = self.refusal(&request) {
+            return refused;
+        }
+        match request.method {
+            "POST" => self.act(request.path, request.body).await,
+            _ => self.handle(request.method, request.path, request.query),
+        }
+    }
+
+    /// Who may do this? Changes need the token; so does everything that is served beyond the loopback, but health.
+    fn refusal(&self, request: &AdminRequest<'_>) -> Option<AdminResponse> {
+        let access = &self.look.core.access;
+        let public = matches!(request.path.trim_end_matches('/'), "/healthz" | "/livez" | "/readyz");
+        if request.method != "POST" && (public || !access.guards_reads) {
+            return None;
+        }
+        match &access.token {
+            None => Some(AdminResponse::refused(403, "no_token", "nothing can be changed here: no admin token is set")),
+            Some(token) if token.is_shown_by(request.authorization) => None,
+            Some(_) => Some(AdminResponse::refused(401, "unauthorized", "show the admin token as a bearer token")),
+        }
+    }
+
+    /// Answers a read. `query` is what follows the `?`. For hosts that serve reads only: it asks for no token.
     #[must_use]
     pub fn handle(&self, method: &str, path: &str, query: &str) -> AdminResponse {
         if method != "GET" && method != "HEAD" {
-            return AdminResponse::error(405, "only GET");
+            return AdminResponse::refused(405, "method", "only GET, HEAD and POST");
         }
         let query = Query(query);
         match path.trim_end_matches('/') {
             "/metrics" => render_metrics(),
             "/healthz" | "/livez" => alive(&Health::of(&self.look.core)),
             "/readyz" => ready(&Health::of(&self.look.core), &query),
+            "/node" => self.node(),
             "/groups" => self.groups(&query),
             "/peers" => AdminResponse::json(200, &json!({ "peers": self.peers() })),
             other => match other.strip_prefix("/groups/") {
                 Some(id) => self.group(id),
-                None => {
-                    AdminResponse::error(404, "try /metrics, /healthz, /readyz?verbose, /groups, /groups/ID or /peers")
-                }
+                None => AdminResponse::error(
+                    404,
+                    "try /metrics, /healthz, /readyz?verbose, /node, /groups, /groups/ID or /peers",
+                ),
             },
         }
+    }
+
+    fn node(&self) -> AdminResponse {
+        let health = Health::of(&self.look.core);
+        let body = json!({
+            "node": self.look.core.me.0,
+            "cluster": self.look.cluster().map(|c| c.to_string()),
+            "advert": String::from_utf8_lossy(&self.look.advert()),
+            "health": health,
+        });
+        AdminResponse::json(200, &body)
     }
 
     /// Ascending by id, behind `after`; `next` is the cursor of the next page.
@@ -156,60 +221,6 @@ fn is_in(status: &GroupStatus, state: &str) -> bool {
         "quarantined" => status.quarantined.is_some(),
         other => format!("{:?}", status.role).eq_ignore_ascii_case(other),
     }
-}
-
-fn row(s: &GroupStatus) -> Value {
-    json!({
-        "group": s.group.0,
-        "kind": s.kind,
-        "role": format!("{:?}", s.role).to_lowercase(),
-        "leader": s.leader.map(|l| l.node.0),
-        "term": s.term.0,
-        "commit": s.commit.0,
-        "applied": s.applied.0,
-        "quarantined": s.quarantined,
-    })
-}
-
-fn whole(s: &GroupStatus) -> Value {
-    let members = s.members.iter().map(|(replica, node, disk)| {
-        json!({ "replica": replica.0, "node": node.0, "incarnation": format!("{:016x}", disk.0) })
-    });
-    let followers = s.followers.iter().map(|f| {
-        json!({
-            "replica": f.replica.0,
-            "node": f.node.map(|n| n.0),
-            "match": f.matched.0,
-            "state": format!("{:?}", f.flow),
-            "recent_active": f.active,
-            "learner": f.learner,
-        })
-    });
-    let mut body = row(s);
-    let more = json!({
-        "replica": s.replica.0,
-        "generation": s.generation.0,
-        "first": s.first.0,
-        "last": s.last.0,
-        "log_bytes": s.log_bytes,
-        "transferring": s.transferring.map(|n| n.0),
-        "conf_state": format!("{:?}", s.conf_state),
-        "members": members.collect::<Vec<_>>(),
-        "followers": followers.collect::<Vec<_>>(),
-    });
-    if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
-        body.extend(more);
-    }
-    body
-}
-
-fn peer(p: &Peer) -> Value {
-    let link = match &p.link {
-        LinkState::Up => "up".to_owned(),
-        LinkState::Down => "down".to_owned(),
-        LinkState::Refused(why) => format!("refused: {why}"),
-    };
-    json!({ "node": p.node.0, "address": p.address, "advert": String::from_utf8_lossy(&p.advert), "link": link })
 }
 
 /// `a=1&b&c=2`. Values are numbers and plain names here: no escapes.

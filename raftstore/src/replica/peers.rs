@@ -38,6 +38,11 @@ impl Peers {
 }
 
 impl Replica {
+    /// The node of a replica: by the replica map, else where it was heard from.
+    pub(super) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.destination(replica).map(|d| d.node)
+    }
+
     /// Where a replica is: node and disk by the replica map, else the node where it was heard from.
     pub(super) fn destination(&self, replica: ReplicaId) -> Option<Destination> {
         let contact = || self.peers.contacts.iter().find(|c| c.0 == replica).map(|c| c.1.into());
