@@ -1,8 +1,9 @@
 //! The command line: sub-commands, flags, exit codes.
 //!
-//! Exit codes: 0 ok, 1 failed, 2 usage or configuration. Leaves the work to `run`.
+//! Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 nobody could be asked, 4 outcome not known. Leaves the work to
+//! `run`.
 
-use crate::run::{self, DemoOptions, ServeOptions};
+use crate::run::{self, AdminOptions, DemoOptions, GroupCommand, ServeOptions};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -19,6 +20,13 @@ enum Sub {
     Serve(Box<ServeOptions>),
     /// Three nodes on this machine under load: kills, restarts, and a check that nothing acknowledged was lost
     Demo(DemoOptions),
+    /// All nodes of a cluster and how they are
+    Status(AdminOptions),
+    /// All groups of a cluster
+    Groups(AdminOptions),
+    /// Look at groups, change their members, move their leaders
+    #[command(subcommand)]
+    Group(GroupCommand),
 }
 
 /// Why a run ended badly.
@@ -30,6 +38,23 @@ pub(crate) enum Failure {
     /// Everything else. Exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// Nobody could be asked; nothing was changed. Exit code 3.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It may have been done, or may be yet. Exit code 4.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Failed(_) => 1,
+            Failure::Config(_) => 2,
+            Failure::Unreachable(_) => 3,
+            Failure::Unknown(_) => 4,
+        }
+    }
 }
 
 fn problems(all: &[String]) -> String {
@@ -44,12 +69,15 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Sub::Serve(options) => run::serve(&options),
         Sub::Demo(options) => run::demo(options),
+        Sub::Status(options) => run::status(&options),
+        Sub::Groups(options) => run::groups(&options),
+        Sub::Group(command) => run::group(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             complain(&failure);
-            ExitCode::from(if matches!(failure, Failure::Config(_)) { 2 } else { 1 })
+            ExitCode::from(failure.exit_code())
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::cmd::{Command, ConnectionOp, ServerOp, parse};
 use crate::lane::{KeyCommand, Lane};
 use crate::node::ServerNode;
 use crate::resp::{Limits, Protocol, Reply, RequestParser};
-use crate::{server_info, topology};
+use crate::{routes, server_info, topology};
 use bytes::{Bytes, BytesMut};
 use pontoon::GroupId;
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ impl Connection {
             }
             Err(reply) => return pipeline.answers.push((Some(reply), Some(self.protocol))),
         };
-        let (group, _) = self.node.group_of(key_command.slot());
+        let group = self.node.group_of(key_command.slot());
         pipeline.lanes.entry(group).or_default().push((at, key_command));
         pipeline.answers.push((None, Some(self.protocol)));
     }
@@ -114,12 +114,12 @@ impl Connection {
         // The last lane runs on this task: a pipeline of one group costs no spawn.
         let here = lanes.pop_last();
         for (id, commands) in lanes {
-            let lane = self.lane(id);
-            running.spawn(async move { (id, lane.run(commands).await) });
+            let node = Arc::clone(&self.node);
+            running.spawn(async move { (id, run_lane(node, id, commands).await) });
         }
         let mut done = Vec::new();
         if let Some((id, commands)) = here {
-            done.push((id, self.lane(id).run(commands).await));
+            done.push((id, run_lane(Arc::clone(&self.node), id, commands).await));
         }
         while let Some(Ok(lane)) = running.join_next().await {
             done.push(lane);
@@ -133,11 +133,6 @@ impl Connection {
             }
         }
         refusals
-    }
-
-    fn lane(&self, id: GroupId) -> Lane {
-        let group = self.node.group(id.0).expect("ids come from the slot table");
-        Lane::new(Arc::clone(&self.node), group.clone())
     }
 
     /// Commands that the client sent before it could see a refusal, for the refused groups: refused too.
@@ -186,6 +181,18 @@ impl Connection {
     }
 }
 
+/// Runs one group's share of a pipeline.
+async fn run_lane(
+    node: Arc<ServerNode>,
+    id: GroupId,
+    commands: Vec<(usize, KeyCommand)>,
+) -> (Vec<(usize, Reply)>, bool) {
+    match node.group(id.0).cloned() {
+        Some(group) => Lane::new(node, group).run(commands).await,
+        None => Lane::elsewhere(&node, commands),
+    }
+}
+
 fn about_server(node: &ServerNode, op: ServerOp) -> Reply {
     match op {
         ServerOp::Reply(reply) => reply,
@@ -196,6 +203,7 @@ fn about_server(node: &ServerNode, op: ServerOp) -> Reply {
         ServerOp::ClusterInfo => topology::info(node),
         ServerOp::MyId => Reply::text(topology::name(node.me)),
         ServerOp::Applied => server_info::applied(node),
+        ServerOp::Routes => routes::told(node),
         ServerOp::Digest(group) => server_info::digest(node, group),
     }
 }

@@ -13,6 +13,8 @@ use pontoon::{Group, GroupError, Lost, NodeId, ProposeError, ReadError};
 enum Told {
     /// Ask that node: `MOVED`.
     Ask(NodeId),
+    /// No replica is here (any more): `MOVED` to who is heard to lead.
+    AskAround,
     /// This.
     Text(String),
 }
@@ -21,6 +23,7 @@ enum Told {
 pub(crate) fn propose_error(error: &ProposeError, slot: u16, node: &ServerNode) -> Reply {
     match told(error) {
         Told::Ask(leader) => node.moved(leader, slot),
+        Told::AskAround => node.not_leader(slot),
         Told::Text(text) => Reply::Error(text),
     }
 }
@@ -33,6 +36,7 @@ fn told(error: &ProposeError) -> Told {
         ProposeError::Overloaded(limit) => format!("TRYAGAIN overloaded: {limit:?}"),
         ProposeError::Transferring { to } => format!("TRYAGAIN leadership is moving to node {to}"),
         ProposeError::TooLarge(size, limit) => format!("ERR command of {size} bytes is over the limit of {limit}"),
+        ProposeError::Group(error) if is_elsewhere(error) => return Told::AskAround,
         ProposeError::Group(error) => group_text(error),
         ProposeError::OutcomeUnknown { why, .. } => format!("ERR outcome unknown: {}", lost(*why)),
         other if other.never_appended() => format!("ERR {other}"),
@@ -45,7 +49,8 @@ pub(crate) fn read_error(error: &ReadError, slot: u16, node: &ServerNode, group:
     match error {
         ReadError::NoLeader => no_leader(),
         ReadError::Unconfirmed if node.leads(group) => Reply::error("CLUSTERDOWN no quorum confirmed the read in time"),
-        ReadError::Unconfirmed => node.not_leader(group, slot),
+        ReadError::Unconfirmed => node.not_leader(slot),
+        ReadError::Group(error) if is_elsewhere(error) => node.not_leader(slot),
         ReadError::Overloaded(limit) => Reply::error(format!("TRYAGAIN overloaded: {limit:?}")),
         ReadError::Group(error) => Reply::Error(group_text(error)),
         other => Reply::error(format!("TRYAGAIN {other}")),
@@ -56,6 +61,11 @@ const NO_LEADER: &str = "CLUSTERDOWN Hash slot not served: no leader is known";
 
 pub(crate) fn no_leader() -> Reply {
     Reply::error(NO_LEADER)
+}
+
+/// The replica left with a change of members, or never was here.
+fn is_elsewhere(error: &GroupError) -> bool {
+    matches!(error, GroupError::NotFound(_) | GroupError::Destroyed(_))
 }
 
 fn group_text(error: &GroupError) -> String {
@@ -85,7 +95,7 @@ mod tests {
             ProposeError::Transferring { to: NodeId(2) },
             ProposeError::TooLarge(9, 8),
             ProposeError::Fenced { now: Term(3) },
-            ProposeError::Group(GroupError::NotFound(GroupId(1))),
+            ProposeError::Group(GroupError::ShuttingDown),
             ProposeError::OutcomeUnknown { why: Lost::Leadership, at: None },
             ProposeError::OutcomeUnknown { why: Lost::Timeout, at: None },
             ProposeError::OutcomeUnknown { why: Lost::Overwritten, at: None },
@@ -98,5 +108,8 @@ mod tests {
         }
         let hint = LeaderHint { node: NodeId(3), term: Term(1) };
         assert_eq!(told(&ProposeError::NotLeader { leader: Some(hint) }), Told::Ask(NodeId(3)));
+        for gone in [GroupError::NotFound(GroupId(1)), GroupError::Destroyed(GroupId(1))] {
+            assert_eq!(told(&ProposeError::Group(gone)), Told::AskAround);
+        }
     }
 }

@@ -47,6 +47,12 @@ impl Lane {
         Lane { node, group, refused: None, answers: Vec::new() }
     }
 
+    /// What all are told where no replica of the group is here: nothing was tried.
+    pub(crate) fn elsewhere(node: &ServerNode, commands: Vec<(usize, KeyCommand)>) -> (Vec<(usize, Reply)>, bool) {
+        let told = |(at, command): (usize, KeyCommand)| (at, node.not_leader(command.slot()));
+        (commands.into_iter().map(told).collect(), true)
+    }
+
     /// Executes all; answers with the numbers given. True if anything was refused.
     pub(crate) async fn run(mut self, commands: Vec<(usize, KeyCommand)>) -> (Vec<(usize, Reply)>, bool) {
         let term = self.group.status().term;
@@ -110,7 +116,7 @@ impl Lane {
     async fn read_run(&mut self, run: Vec<(usize, ReadCommand)>, local: bool) {
         let slot = run[0].1.slot;
         if !local && !self.node.leads(&self.group) {
-            let reply = self.node.not_leader(&self.group, slot);
+            let reply = self.node.not_leader(slot);
             self.refused = Some(reply.clone());
             self.answers.extend(run.into_iter().map(|(at, _)| (at, reply.clone())));
             return;

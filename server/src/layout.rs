@@ -1,4 +1,5 @@
 //! Which groups, slot ranges and voters a data directory was founded with: written at the first start, compared later.
+//! A node that joined has no founding voters; who the members are now is the groups' own business.
 //!
 //! A text file beside the engine's directory, so that a person can read it. Leaves identity to the engine.
 //! Invariant: the file is whole or absent (written aside, synced, renamed, directory synced).
@@ -29,7 +30,7 @@ pub(crate) enum LayoutError {
     Damaged(String),
     #[error(
         "--data was founded with {found}, now {asked} is asked for: start with the founding values \
-         (the number of groups never changes; voters change by membership change, which comes with a later version), \
+         (the number of groups never changes; members change by `pontoon group add` and `remove`, not by --cluster), \
          or found a new cluster in an empty directory"
     )]
     Differs { found: String, asked: String },
@@ -42,6 +43,9 @@ impl Layout {
     }
 
     fn describe(&self) -> String {
+        if self.voters.is_empty() {
+            return format!("--groups {} by --join", self.groups);
+        }
         let voters: Vec<String> = self.voters.iter().map(ToString::to_string).collect();
         format!("--groups {} and voters {}", self.groups, voters.join(","))
     }
@@ -65,7 +69,8 @@ impl Layout {
         }
     }
 
-    fn load(dir: &Path) -> Result<Option<Layout>, LayoutError> {
+    /// What is written in the directory.
+    pub(crate) fn load(dir: &Path) -> Result<Option<Layout>, LayoutError> {
         let text = match fs::read_to_string(dir.join(FILE)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
@@ -118,5 +123,11 @@ mod tests {
         fs::write(dir.path().join(FILE), "{\"version\": 2}").unwrap();
         assert!(matches!(layout(48).check(dir.path()), Err(LayoutError::Damaged(_))));
         assert_ne!(layout(48).charter(), layout(49).charter());
+        let joined = Layout { groups: 48, voters: BTreeSet::new() };
+        let other = tempfile::tempdir().unwrap();
+        joined.keep(other.path()).unwrap();
+        assert_eq!(Layout::load(other.path()).unwrap(), Some(joined));
+        let text = layout(48).check(other.path()).unwrap_err().to_string();
+        assert!(text.contains("founded with --groups 48 by --join"), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 //! Uses the engine's public face only: what the server needs, every embedder gets.
 //! A command's way: `conn` reads it, `cmd` knows it, `lane` orders it within its group, the engine replicates it.
 
+mod admin_client;
 mod advert;
 mod cli;
 pub mod client;
@@ -14,6 +15,7 @@ mod lane;
 mod layout;
 mod node;
 mod resp;
+mod routes;
 mod run;
 mod server_info;
 pub mod shards;

@@ -4,6 +4,7 @@
 
 use crate::node::ServerNode;
 use crate::resp::{Protocol, Reply};
+use pontoon::GroupId;
 use std::sync::atomic::Ordering;
 
 /// Redis's version that clients are told: the commands here are those of 7.0's.
@@ -27,7 +28,7 @@ pub(crate) fn hello(node: &ServerNode, connection: u64, protocol: Protocol) -> R
 }
 
 pub(crate) fn info(node: &ServerNode, section: Option<&str>) -> Reply {
-    let led = node.leaders().into_iter().filter(|l| *l == Some(node.me)).count();
+    let led = node.all_routes().iter().flatten().filter(|r| r.leader == node.me).count();
     let sections = [
         (
             "Server",
@@ -50,10 +51,10 @@ pub(crate) fn info(node: &ServerNode, section: Option<&str>) -> Reply {
     )
 }
 
-/// Applied index of each group's replica here.
+/// Applied index of each group's replica here; 0 where none is.
 pub(crate) fn applied(node: &ServerNode) -> Reply {
-    let groups = (1..=u64::from(node.shards.count())).filter_map(|id| node.group(id));
-    Reply::Array(groups.map(|g| Reply::Int(g.status().applied.0 as i64)).collect())
+    let at = |id| node.engine.status(GroupId(id)).map_or(0, |s| s.applied.0);
+    Reply::Array((1..=u64::from(node.shards.count())).map(|id| Reply::Int(at(id) as i64)).collect())
 }
 
 /// (applied index, hash of the group's contents at it) of this node's replica, whatever its lag.

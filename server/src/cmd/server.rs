@@ -26,6 +26,8 @@ pub(crate) enum ServerOp {
     Digest(u64),
     /// PONTOON APPLIED: applied index of each group's replica here, in slot order.
     Applied,
+    /// Who leads and holds the groups that are here.
+    Routes,
 }
 
 fn op(op: ServerOp) -> Result<Command, Reply> {
@@ -107,6 +109,7 @@ pub(super) fn pontoon(args: &[Bytes]) -> Result<Command, Reply> {
             op(ServerOp::Digest(u64::try_from(group).map_err(|_| super::syntax_error())?))
         }
         [sub] if sub.eq_ignore_ascii_case(b"applied") => op(ServerOp::Applied),
-        _ => Err(Reply::error("ERR unknown subcommand of PONTOON: DIGEST group, APPLIED are there")),
+        [sub] if sub.eq_ignore_ascii_case(b"routes") => op(ServerOp::Routes),
+        _ => Err(Reply::error("ERR unknown subcommand of PONTOON: DIGEST group, APPLIED, ROUTES are there")),
     }
 }

@@ -16,7 +16,7 @@ pub struct NodesConfig {
     pub binary: PathBuf,
     /// A directory for all nodes' directories and logs.
     pub dir: PathBuf,
-    /// How many nodes.
+    /// How many nodes found the cluster.
     pub nodes: u64,
     /// How many groups.
     pub groups: u16,
@@ -77,30 +77,48 @@ impl Nodes {
     /// No ports, or the directory cannot be made.
     pub fn new(config: NodesConfig) -> io::Result<Nodes> {
         fs::create_dir_all(&config.dir)?;
-        let ports = free_ports(config.nodes as usize * 3)?;
-        let at = |port: u16| format!("127.0.0.1:{port}");
-        let nodes = (1..=config.nodes).zip(ports.chunks(3)).map(|(id, p)| NodeProcess {
+        let founders = config.nodes;
+        let mut nodes = Nodes { nodes: Vec::new(), config };
+        (0..founders).try_for_each(|_| nodes.add().map(|_| ()))?;
+        Ok(nodes)
+    }
+
+    /// One more node, which joins through the founders; its id. Starts nothing.
+    ///
+    /// # Errors
+    /// No ports.
+    pub fn add(&mut self) -> io::Result<u64> {
+        let id = self.nodes.len() as u64 + 1;
+        let ports = free_ports(3)?;
+        let at = |n: usize| format!("127.0.0.1:{}", ports[n]);
+        self.nodes.push(NodeProcess {
             id,
-            data: config.dir.join(format!("node-{id}")),
-            log: config.dir.join(format!("node-{id}.log")),
-            redis: at(p[0]),
-            admin: at(p[1]),
-            peer: at(p[2]),
+            data: self.config.dir.join(format!("node-{id}")),
+            log: self.config.dir.join(format!("node-{id}.log")),
+            redis: at(0),
+            admin: at(1),
+            peer: at(2),
             child: None,
         });
-        Ok(Nodes { nodes: nodes.collect(), config })
+        Ok(id)
     }
 
     /// The flags of `serve` for one node.
     #[must_use]
     pub fn flags(&self, id: u64) -> Vec<String> {
-        let cluster: Vec<String> = self.nodes.iter().map(|n| format!("{}={}", n.id, n.peer)).collect();
+        let founders = &self.nodes[..self.config.nodes as usize];
         let node = self.node(id);
         let mut flags: Vec<String> = ["serve", "--node"].map(str::to_owned).into();
         flags.push(id.to_string());
-        flags.extend(["--cluster".to_owned(), cluster.join(",")]);
+        if id <= self.config.nodes {
+            let cluster: Vec<String> = founders.iter().map(|n| format!("{}={}", n.id, n.peer)).collect();
+            flags.extend(["--cluster".to_owned(), cluster.join(",")]);
+            flags.extend(["--groups".to_owned(), self.config.groups.to_string()]);
+        } else {
+            let via: Vec<&str> = founders.iter().map(|n| n.peer.as_str()).collect();
+            flags.extend(["--join".to_owned(), via.join(","), "--peer".to_owned(), node.peer.clone()]);
+        }
         flags.extend(["--data".to_owned(), node.data.display().to_string()]);
-        flags.extend(["--groups".to_owned(), self.config.groups.to_string()]);
         flags.extend(["--redis".to_owned(), node.redis.clone(), "--admin".to_owned(), node.admin.clone()]);
         flags.extend(self.config.flags.iter().cloned());
         flags
@@ -116,6 +134,8 @@ impl Nodes {
         let node = self.node_mut(id);
         let log = OpenOptions::new().create(true).append(true).open(&node.log)?;
         let mut command = Command::new(binary);
+        // What the one who runs this has set is not meant for these nodes.
+        command.env_remove("PONTOON_ADMIN_TOKEN");
         command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.envs(env.iter().map(|(k, v)| (k, v.as_os_str())));
         node.child = Some(command.spawn()?);
@@ -135,7 +155,7 @@ impl Nodes {
     /// # Errors
     /// As `start_with`.
     pub fn start_all(&mut self) -> io::Result<()> {
-        (1..=self.config.nodes).try_for_each(|id| self.start(id))
+        (1..=self.nodes.len() as u64).try_for_each(|id| self.start(id))
     }
 
     /// SIGKILL, and waits for the end.
@@ -160,7 +180,7 @@ impl Nodes {
         for node in &mut self.nodes {
             node.child.as_mut().map_or(Ok(()), Child::kill)?;
         }
-        (1..=self.config.nodes).try_for_each(|id| self.kill(id))
+        (1..=self.nodes.len() as u64).try_for_each(|id| self.kill(id))
     }
 
     /// The exit code of a node that ended by itself; `None` while it runs or if a signal ended it.

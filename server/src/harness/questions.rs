@@ -2,12 +2,10 @@
 //!
 //! Answers are `None` where a node does not answer; polling is the caller's, or `wait_all_led`'s.
 
+use crate::admin_client::AdminClient;
 use crate::client::{Answer, ClusterClient, Value};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -85,17 +83,9 @@ pub async fn digests(nodes: &[String], group: u64, limit: Duration) -> Option<Ve
 
 /// Sum of all series of a metric on one node's admin page.
 pub async fn metric_sum(admin: &str, name: &str) -> Option<f64> {
-    let page = timeout(PATIENCE, http_get(admin, "/metrics")).await.ok()?.ok()?;
+    let client = AdminClient { token: None, patience: PATIENCE };
+    let page = client.get(admin, "/metrics").await.ok()?.body;
     let series = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
     let values: Vec<f64> = series.filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
     (!values.is_empty()).then(|| values.iter().sum())
-}
-
-async fn http_get(addr: &str, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(addr).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await?;
-    Ok(page)
 }

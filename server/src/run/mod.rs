@@ -1,7 +1,9 @@
 //! The sub-commands: one file each.
 
+mod admin;
 mod demo;
 mod serve;
 
+pub(crate) use admin::{AdminOptions, GroupCommand, group, groups, status};
 pub(crate) use demo::{DemoOptions, demo};
 pub(crate) use serve::{ServeOptions, serve};
