@@ -54,7 +54,7 @@ impl<S: Storage> RawNode<S> {
         }
         let founding = founding(peers)?;
         self.raft.become_follower(Term(1), ReplicaId::NONE);
-        self.raft.log.append(founding.iter().zip(1..).map(|(cc, index)| placed(cc, Index(index))));
+        self.raft.log.append(founding.iter().zip(1..).map(|(cc, index)| placed(cc, Index(index))).collect());
         assert!(self.raft.log.commit_to(self.raft.log.last_index()), "the log reaches its own end");
         // The configuration counts at once; the application sees the changes again as committed entries.
         for change in founding {

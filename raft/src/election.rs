@@ -3,6 +3,7 @@
 //! Leaves to others: terms of requests (`step`), counting (`tracker`), when one is due (`raft`).
 //! Invariant: a vote or a refusal leaves only when the term and vote that it rests on are durable (S6).
 
+use crate::entries::Entries;
 use crate::entry::{Entry, EntryKind};
 use crate::ids::{Index, ReplicaId};
 use crate::message::{Body, Message, MessageKind, VoteRequest};
@@ -77,9 +78,10 @@ impl<S: Storage> Raft<S> {
         }
         let is_change = |e: &Entry| e.kind != EntryKind::Normal;
         while low < end {
-            match self.log.slice(low, end, self.config.page_limit()) {
-                Ok(page) if page.iter().any(is_change) => return true,
-                Ok(page) => match page.last() {
+            let mut page = Entries::new();
+            match self.log.read(low, end, self.config.page_limit(), &mut page) {
+                Ok(()) if page.iter().any(is_change) => return true,
+                Ok(()) => match page.last() {
                     Some(last) => low = last.index.next(),
                     None => return true,
                 },
@@ -139,8 +141,11 @@ impl<S: Storage> Raft<S> {
     /// Commits what a quorum holds, if it is of the own term (Raft 5.4.2, S2). True if that is news.
     pub(crate) fn maybe_commit(&mut self) -> bool {
         let index: Index = self.tracker.committed();
+        if index <= self.log.committed() {
+            return false;
+        }
         let of_this_term = self.log.term(index) == Ok(self.term) || mutant::is(Mutant::CommitOldTerm);
-        index > self.log.committed() && of_this_term && self.log.commit_to(index)
+        of_this_term && self.log.commit_to(index)
     }
 }
 

@@ -34,7 +34,7 @@ impl<S: Storage> Raft<S> {
         let end = p.offset.plus(p.unstable as u64);
         assert!(p.offset <= p.offset_in_progress && p.offset_in_progress <= end, "{p:?}");
         let mut before = log.term_or_none(p.offset.prev());
-        for (entry, index) in log.unstable().range(p.offset, end).zip(p.offset.0..) {
+        for (entry, index) in log.unstable().entries().iter().zip(p.offset.0..) {
             assert!(entry.index.0 == index && entry.term >= before, "{entry:?} after term {before}");
             before = entry.term;
         }

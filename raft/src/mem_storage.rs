@@ -3,7 +3,7 @@
 //! Leaves to others: durability. One dummy position stands for everything that was compacted or
 //! covered by a snapshot. Invariant: entries are consecutive behind `base`.
 
-use crate::entry::Entry;
+use crate::entries::Entries;
 use crate::ids::{Index, LogPos, ReplicaId, Term};
 use crate::state::{HardState, Snapshot};
 use crate::storage::{InitialState, Storage, StorageError};
@@ -23,7 +23,7 @@ pub struct MemStorage {
     /// Position of the last entry that is gone. Invariant: readable by `term`.
     base: LogPos,
     /// Entries behind `base`, consecutive.
-    entries: Vec<Entry>,
+    entries: Entries,
 }
 
 impl MemStorage {
@@ -45,13 +45,14 @@ impl MemStorage {
     }
 
     /// Replaces everything from the first given index on. What is compacted already is left out.
-    pub fn append(&mut self, entries: &[Entry]) {
-        let known = entries.partition_point(|e| e.index <= self.base.index);
-        let Some(first) = entries.get(known) else { return };
-        let keep = self.base.index.next().lag_to(first.index) as usize;
-        assert!(keep <= self.entries.len(), "gap in the log: {} after {}", first.index, self.last_index());
-        self.entries.truncate(keep);
-        self.entries.extend_from_slice(&entries[known..]);
+    pub fn append(&mut self, entries: &Entries) {
+        for run in entries.runs() {
+            let new = run.between(self.first_index(), Index(u64::MAX));
+            let Some(first) = new.first().map(|e| e.index) else { continue };
+            assert!(first <= self.last_index().next(), "gap in the log: {first} after {}", self.last_index());
+            self.entries.cut_from(first);
+            self.entries.push(new);
+        }
     }
 
     /// Empties the log behind the snapshot.
@@ -80,15 +81,14 @@ impl MemStorage {
             return Err(StorageError::Compacted);
         }
         let term = self.term(index)?;
-        let gone = self.base.index.lag_to(index) as usize;
-        self.entries.drain(..gone);
+        self.entries.drop_to(index);
         self.base = LogPos::new(term, index);
         Ok(())
     }
 
     /// All entries that are stored.
     #[must_use]
-    pub fn all_entries(&self) -> &[Entry] {
+    pub fn all_entries(&self) -> &Entries {
         &self.entries
     }
 }
@@ -98,29 +98,25 @@ impl Storage for MemStorage {
         InitialState { hard_state: self.hard_state, conf_state: self.snapshot.meta.conf_state.clone() }
     }
 
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
-        if low <= self.base.index {
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        if low < self.first_index() {
             return Err(StorageError::Compacted);
         }
-        let at = |index: Index| self.base.index.next().lag_to(index) as usize;
-        let wanted = self.entries.get(at(low)..at(high)).ok_or(StorageError::Unavailable)?;
-        let mut size = 0u64;
-        let fits = |entry: &&Entry| {
-            let is_first = size == 0;
-            size = size.saturating_add(entry.encoded_size());
-            is_first || size <= max_bytes
-        };
-        Ok(wanted.iter().take_while(fits).cloned().collect())
+        if high > self.last_index().next() {
+            return Err(StorageError::Unavailable);
+        }
+        self.entries.read(low, high, max_bytes, page);
+        Ok(())
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {
         if index < self.base.index {
             return Err(StorageError::Compacted);
         }
-        match self.base.index.lag_to(index) as usize {
-            0 => Ok(self.base.term),
-            n => self.entries.get(n - 1).map(|e| e.term).ok_or(StorageError::Unavailable),
+        if index == self.base.index {
+            return Ok(self.base.term);
         }
+        self.entries.get(index).map(|e| e.term).ok_or(StorageError::Unavailable)
     }
 
     fn first_index(&self) -> Index {
@@ -139,10 +135,11 @@ impl Storage for MemStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Entry;
     use crate::state::SnapshotMeta;
 
-    fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
-        range.map(|i| Entry { term: Term(term), index: Index(i), ..Entry::default() }).collect()
+    fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Entries {
+        range.map(|i| Entry { term: Term(term), index: Index(i), ..Entry::default() }).collect::<Vec<_>>().into()
     }
 
     fn snapshot(index: u64) -> Snapshot {
@@ -169,10 +166,13 @@ mod tests {
     fn reads_give_at_least_one_entry() {
         let mut storage = MemStorage::new();
         storage.append(&entries(1..=5, 1));
-        let len = |max| storage.entries(Index(2), Index(6), max).map(|e| e.len());
-        assert_eq!([len(0), len(4), len(8), len(11), len(u64::MAX)], [Ok(1), Ok(1), Ok(2), Ok(2), Ok(4)]);
-        assert_eq!(storage.entries(Index(0), Index(2), 9), Err(StorageError::Compacted));
-        assert_eq!(storage.entries(Index(2), Index(7), 9), Err(StorageError::Unavailable));
+        let len = |low, high, max| {
+            let mut page = Entries::new();
+            storage.entries(Index(low), Index(high), max, &mut page).map(|()| page.len())
+        };
+        assert_eq!([0, 4, 8, 11, u64::MAX].map(|max| len(2, 6, max)), [1, 1, 2, 2, 4].map(Ok));
+        assert_eq!(len(0, 2, 9), Err(StorageError::Compacted));
+        assert_eq!(len(2, 7, 9), Err(StorageError::Unavailable));
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl<S: Storage> Raft<S> {
             return;
         }
         let leave = Entry { kind: EntryKind::ConfChangeV2, ..Entry::default() };
-        let outcome = self.lead_proposal(vec![leave]);
+        let outcome = self.lead_proposal([leave].into_iter().collect());
         let conf = self.tracker.conf_state();
         self.trace.note(|| match outcome {
             Ok(_) => Trace::AutoLeave { conf },

@@ -4,6 +4,7 @@
 //! Invariant: a message and its entries are immutable once stepped or sent (raft-core S40).
 
 use crate::entry::Entry;
+use crate::entry_run::EntryRun;
 use crate::ids::{Index, LogPos, ReplicaId, Term};
 use crate::mutant::{self, Mutant};
 use crate::state::{HardState, Snapshot};
@@ -154,8 +155,8 @@ pub enum MessageKind {
 pub struct Append {
     /// Position of the entry before the first.
     pub prev: LogPos,
-    /// Consecutive entries behind `prev`.
-    pub entries: Vec<Entry>,
+    /// Consecutive entries behind `prev`. Shared: appends to several followers hold one run.
+    pub entries: EntryRun,
     /// The leader's commit, not cut to the receiver.
     pub commit: Index,
 }

@@ -236,7 +236,7 @@ impl<S: Storage> Raft<S> {
         self.set_now(now);
         if self.is_leader() {
             self.tick_leader();
-        } else if self.is_promotable() && self.elapsed() >= self.election_timeout {
+        } else if self.elapsed() >= self.election_timeout && self.is_promotable() {
             self.election_start = self.now;
             self.hup();
         }
@@ -351,7 +351,7 @@ impl<S: Storage> Raft<S> {
             uncommitted: 0,
             reads: ReadQueue::default(),
         }));
-        self.append_own(vec![Entry::default()]);
+        self.append_own([Entry::default()].into_iter().collect());
         let term = self.term;
         self.trace.note(|| Trace::BecameLeader { term });
     }

@@ -9,6 +9,7 @@ use crate::conf_change::{ConfChange, ConfChangeV2};
 use crate::confchange::ConfChangeError;
 use crate::config::Config;
 use crate::entry::Entry;
+use crate::entry_run::EntryRun;
 use crate::error::{StartError, StepError};
 use crate::ids::{Index, LogPos, ReplicaId, Term, Tick};
 use crate::in_flight::{InFlight, Released, Ticket};
@@ -112,31 +113,35 @@ impl<S: Storage> RawNode<S> {
 
     /// Proposes one command. `Some`: appended here, by this leader, at that position; `None`: forwarded.
     pub fn propose(&mut self, now: Tick, data: Bytes) -> Result<Option<LogPos>, StepError> {
-        self.propose_entries(now, vec![Entry::normal(data)])
+        self.propose_run(now, [Entry::normal(data)].into_iter().collect())
     }
 
     /// Proposes several, all or none: the position of the first, the others follow it.
     pub fn propose_batch(&mut self, now: Tick, data: Vec<Bytes>) -> Result<Option<LogPos>, StepError> {
-        self.propose_entries(now, data.into_iter().map(Entry::normal).collect())
+        self.propose_run(now, data.into_iter().map(Entry::normal).collect())
     }
 
     /// Proposes a membership change. One that may not be made now is appended as an empty entry instead
     /// (`Trace::ConfChangeIgnored`): the caller learns its fate when the position is applied.
     pub fn propose_conf_change(&mut self, now: Tick, cc: impl Into<ConfChange>) -> Result<Option<LogPos>, StepError> {
         let cc: ConfChange = cc.into();
-        self.propose_entries(now, vec![cc.to_entry()])
+        self.propose_run(now, [cc.to_entry()].into_iter().collect())
     }
 
     /// Proposes commands and membership changes, all or none, whatever position they carry.
     pub fn propose_entries(&mut self, now: Tick, entries: Vec<Entry>) -> Result<Option<LogPos>, StepError> {
+        self.propose_run(now, entries.into())
+    }
+
+    fn propose_run(&mut self, now: Tick, run: EntryRun) -> Result<Option<LogPos>, StepError> {
         self.raft.set_now(now);
-        if entries.is_empty() {
+        if run.is_empty() {
             return Err(StepError::Malformed("a proposal without entries"));
         }
         if self.raft.is_leader() {
-            return self.raft.lead_proposal(entries).map(Some);
+            return self.raft.lead_proposal(run).map(Some);
         }
-        self.step_own(self.raft.id, Body::Propose { entries }).map(|()| None)
+        self.step_own(self.raft.id, Body::Propose { entries: run.to_vec() }).map(|()| None)
     }
 
     /// Lets a committed membership change take effect here, in log order. To veto it, clear its operations' ids.
@@ -267,7 +272,7 @@ impl<S: Storage> RawNode<S> {
 
     fn take_log(&mut self, ready: &mut Ready) {
         let unstable = self.raft.log.unstable();
-        ready.entries.extend(unstable.next_entries().cloned());
+        unstable.read_next(&mut ready.entries);
         ready.snapshot = unstable.next_snapshot().cloned();
         ready.must_sync |= !ready.entries.is_empty();
         self.raft.log.accept_unstable();
@@ -279,11 +284,11 @@ impl<S: Storage> RawNode<S> {
             return;
         }
         let (low, high, max_bytes) = self.raft.log.next_page(with_unstable);
-        match self.raft.log.slice(low, high, max_bytes) {
-            Ok(page) => {
-                self.raft.log.accept_page(&page, with_unstable);
+        let page = &mut ready.committed_entries;
+        match self.raft.log.read(low, high, max_bytes, page) {
+            Ok(()) => {
+                self.raft.log.accept_page(page, with_unstable);
                 self.in_flight.applying = page.last().map(|e| e.index);
-                ready.committed_entries = page;
             }
             // Whatever else the storage says will be said to the driver's fetch again.
             Err(_) => {

@@ -3,7 +3,7 @@
 //! Leaves to others: how it is collected (`raw_node`), how it is done (the driver).
 //! Invariant: numbers rise by one; nothing in `messages` rests on state that this `Ready` still has to persist.
 
-use crate::entry::Entry;
+use crate::entries::Entries;
 use crate::ids::{Index, ReplicaId};
 use crate::message::Message;
 use crate::state::{HardState, Snapshot, SoftState};
@@ -40,11 +40,11 @@ pub struct Ready {
     /// To persist.
     pub hard_state: Option<HardState>,
     /// To persist; they replace everything stored from the first one's index on.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// To install before anything else of this `Ready`; there are no `entries` that it covers.
     pub snapshot: Option<Snapshot>,
     /// To apply, in order; durable already in asynchronous mode, else persist `entries` first.
-    pub committed_entries: Vec<Entry>,
+    pub committed_entries: Entries,
     /// Reads that may be served.
     pub read_states: Vec<ReadState>,
     /// Contexts of own reads that will never be answered: the leadership ended. Ask again.

@@ -4,7 +4,7 @@
 //! Invariant: the leader counts itself only through its own durable ack; an append's commit is cut by the
 //! receiver to what that message proved (S3).
 
-use crate::entry::Entry;
+use crate::entry_run::EntryRun;
 use crate::error::StepError;
 use crate::ids::{Index, LogPos, ReplicaId, Term};
 use crate::log::{Appended, Splice};
@@ -29,11 +29,10 @@ pub(crate) enum Empty {
 /// The leader's side.
 impl<S: Storage> Raft<S> {
     /// Appends own entries, which get term and index here, and queues the self-ack for when they are durable.
-    pub(crate) fn append_own(&mut self, entries: Vec<Entry>) -> LogPos {
+    pub(crate) fn append_own(&mut self, mut run: EntryRun) -> LogPos {
         let first = LogPos::new(self.term, self.log.last_index().next());
-        let positioned = entries.into_iter().zip(first.index.0..);
-        let term = self.term;
-        self.log.append(positioned.map(|(e, index)| Entry { term, index: Index(index), ..e }));
+        run.place(first);
+        self.log.append(run);
         let ack = AppendResp { index: self.log.last_index(), reject: None };
         if let Some(own) = self.tracker.progress_mut(self.id).filter(|_| mutant::is(Mutant::CountsItselfEarly)) {
             let _ = own.acked(ack.index);
@@ -59,7 +58,7 @@ impl<S: Storage> Raft<S> {
         }
         let (next, blocked) = (progress.next(), progress.is_window_full());
         let Ok(prev_term) = self.log.term(next.prev()) else { return self.send_snapshot(to) };
-        let read = if blocked { Ok(Vec::new()) } else { self.entries_from(next) };
+        let read = if blocked { Ok(EntryRun::default()) } else { self.entries_from(next) };
         let entries = match read {
             Ok(entries) if entries.is_empty() && empty == Empty::Skip => return false,
             Ok(entries) => entries,
@@ -71,7 +70,7 @@ impl<S: Storage> Raft<S> {
             Err(_) if empty == Empty::Skip => return false,
             Err(_) => return self.send_snapshot(to),
         };
-        let (count, bytes) = (entries.len(), entries.iter().map(Entry::payload_size).sum());
+        let (count, bytes) = (entries.len(), entries.payload_size());
         let (prev, commit) = (LogPos::new(prev_term, next.prev()), self.log.committed());
         self.send(to, Body::Append(Append { prev, entries, commit }));
         if let Some(progress) = self.tracker.progress_mut(to) {
@@ -81,8 +80,8 @@ impl<S: Storage> Raft<S> {
         true
     }
 
-    fn entries_from(&self, next: Index) -> Result<Vec<Entry>, StorageError> {
-        self.log.slice(next, self.log.last_index().next(), self.config.max_size_per_msg)
+    fn entries_from(&self, next: Index) -> Result<EntryRun, StorageError> {
+        self.log.read_run(next, self.log.last_index().next(), self.config.max_size_per_msg)
     }
 
     /// A member answered an append or a snapshot (raft-core 8.4).
@@ -203,7 +202,7 @@ impl<S: Storage> Raft<S> {
             self.send(from, Body::AppendResp(AppendResp { index: committed, reject: None }));
             return Ok(());
         }
-        let answer = match self.log.append_after(prev, entries, commit) {
+        let answer = match self.log.append_after(prev, &entries, commit) {
             Appended::Done { last_new, conflict, splice } => {
                 self.trace_splice(conflict, splice);
                 AppendResp { index: last_new, reject: None }

@@ -3,7 +3,7 @@
 //! Leaves to others: writing (the driver writes what a `Ready` names), reading from disk (a storage
 //! answers `Uncached`, the driver fetches in the background and calls `RawNode::resume_append`).
 
-use crate::entry::Entry;
+use crate::entries::Entries;
 use crate::ids::{Index, ReplicaId, Term};
 use crate::state::{ConfState, HardState, Snapshot};
 
@@ -41,8 +41,9 @@ pub enum StorageError {
 pub trait Storage {
     /// Hard state and configuration at start.
     fn initial_state(&self) -> InitialState;
-    /// Entries of `[low, high)`: the longest prefix within `max_bytes` of encoded size, at least one.
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError>;
+    /// Entries of `[low, high)` into `page`, which is empty: the longest prefix within `max_bytes` of encoded size,
+    /// at least one. On an error `page` stays empty.
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError>;
     /// Term of the entry at `index`.
     fn term(&self, index: Index) -> Result<Term, StorageError>;
     /// First index that is not compacted.
@@ -59,8 +60,8 @@ impl<S: Storage + ?Sized> Storage for Box<S> {
         (**self).initial_state()
     }
 
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
-        (**self).entries(low, high, max_bytes)
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        (**self).entries(low, high, max_bytes, page)
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {

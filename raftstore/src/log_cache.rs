@@ -3,20 +3,22 @@
 //! Leaves to others: the disk (the log reader fetches what is `Uncached`), building snapshots (the snapshotter).
 //! Invariant: describes exactly what this replica's completed writes have left in the log store: the poller appends
 //! here when a write is reported durable, in the order of the writes, never earlier.
-//! Invariant: `cached` is a suffix of the log; every byte in it and in `loans` is charged to the node's budget.
+//! Invariant: `cached` is a suffix of the log; every byte in it and in `loans` is charged to the node's budget. What
+//! shares memory, a run, goes as a whole.
 
 use crate::budget::Budget;
 use crate::env::{StoredGroup, Truncation};
 use crate::proposal::ITEM_OVERHEAD;
 use crate::task::Spooled;
 use pontoon_raft::{
-    ConfState, Entry, HardState, Index, InitialState, LogPos, ReplicaId, Snapshot, Storage, StorageError, Term,
+    ConfState, Entries, Entry, EntryRun, HardState, Index, InitialState, LogPos, ReplicaId, Snapshot, Storage,
+    StorageError, Term,
 };
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Bytes of entries that one replica keeps in memory beyond what is needed; laggards read older ones from disk.
+/// Bytes of entries that one replica keeps in memory beyond the newest run; laggards read older ones from disk.
 const CACHE_CAP: u64 = 8 << 20;
 /// The same while the node's budget is tight.
 const TIGHT_CAP: u64 = 256 << 10;
@@ -33,11 +35,11 @@ pub struct GroupStorage {
     /// Runs of equal terms in `(truncated, last]`: first index and term, ascending. Invariant: both grow strictly.
     runs: VecDeque<(Index, Term)>,
     /// The newest entries. Invariant: consecutive, ending at `last`.
-    cached: VecDeque<Entry>,
+    cached: Entries,
     /// Weight of `cached`. Bytes.
     cached_bytes: u64,
     /// Entries fetched from disk for a member, until its next appends were made. At most one run each.
-    loans: BTreeMap<ReplicaId, Vec<Entry>>,
+    loans: BTreeMap<ReplicaId, Entries>,
     /// Payload in the log store, roughly. Bytes.
     log_bytes: u64,
     /// A snapshot that stands ready to be sent.
@@ -52,6 +54,17 @@ pub struct GroupStorage {
 #[must_use]
 pub fn weight(entry: &Entry) -> u64 {
     entry.payload_size() + ITEM_OVERHEAD
+}
+
+/// What a run weighs there.
+#[must_use]
+pub fn run_weight(run: &EntryRun) -> u64 {
+    run.payload_size() + ITEM_OVERHEAD * run.len() as u64
+}
+
+/// What entries weigh there.
+fn weights(entries: &Entries) -> u64 {
+    entries.runs().map(run_weight).sum()
 }
 
 impl GroupStorage {
@@ -70,7 +83,7 @@ impl GroupStorage {
             truncated: stored.truncated.clone(),
             last: stored.last,
             runs: stored.terms.iter().copied().collect(),
-            cached: VecDeque::new(),
+            cached: Entries::new(),
             cached_bytes: 0,
             loans: BTreeMap::new(),
             log_bytes: stored.bytes,
@@ -79,10 +92,9 @@ impl GroupStorage {
             budget,
         };
         if tail.last().is_some_and(|e| e.pos() == stored.last) {
-            for entry in tail {
-                storage.budget.take(weight(&entry));
-                storage.cache(entry);
-            }
+            let tail = EntryRun::from(tail);
+            storage.budget.take(run_weight(&tail));
+            storage.cache(tail);
         }
         storage
     }
@@ -109,31 +121,29 @@ impl GroupStorage {
     ///
     /// # Panics
     /// If they do not follow what is there: the log store would have a hole.
-    pub fn append(&mut self, entries: Vec<Entry>) {
+    pub fn append(&mut self, entries: EntryRun) {
         let Some(first) = entries.first() else { return };
         let fits = first.index > self.truncated.pos.index && first.index <= self.last.index.next();
         assert!(fits, "append at {:?} to a log of ({:?}, {:?}]", first.pos(), self.truncated.pos, self.last);
         self.cut_from(first.index);
-        for entry in entries {
+        for entry in &entries {
             assert!(entry.index == self.last.index.next(), "entry {:?} after {:?}", entry.pos(), self.last);
             if self.runs.back().is_none_or(|run| run.1 != entry.term) {
                 self.runs.push_back((entry.index, entry.term));
             }
             self.last = entry.pos();
-            self.log_bytes += weight(&entry);
-            self.cache(entry);
         }
+        self.log_bytes += run_weight(&entries);
+        self.cache(entries);
         self.shrink();
     }
 
     /// Entries up to here are needed by nobody whom memory should serve.
     pub fn evict(&mut self, upto: Index) {
-        while self.cached.front().is_some_and(|e| e.index <= upto) {
+        while self.cached.runs().next().and_then(|run| run.last()).is_some_and(|last| last.index <= upto) {
             self.evict_one();
         }
-        if self.cached.is_empty() && self.cached.capacity() > 64 {
-            self.cached = VecDeque::new();
-        }
+        self.cached.shrink();
     }
 
     /// The log store is told to drop everything up to `upto`.
@@ -168,16 +178,17 @@ impl GroupStorage {
     pub fn lend(&mut self, to: ReplicaId, mut entries: Vec<Entry>) {
         let valid = entries.iter().take_while(|e| self.term(e.index) == Ok(e.term)).count();
         entries.truncate(valid);
-        entries.iter().for_each(|e| self.budget.take(weight(e)));
-        if let Some(old) = self.loans.insert(to, entries) {
-            self.budget.give_back(old.iter().map(weight).sum());
+        let loan = Entries::from(entries);
+        self.budget.take(weights(&loan));
+        if let Some(old) = self.loans.insert(to, loan) {
+            self.budget.give_back(weights(&old));
         }
     }
 
     /// What was lent has been used, or will be fetched again.
     pub fn clear_loans(&mut self) {
         for loan in std::mem::take(&mut self.loans).into_values() {
-            self.budget.give_back(loan.iter().map(weight).sum());
+            self.budget.give_back(weights(&loan));
         }
     }
 
@@ -197,21 +208,21 @@ impl GroupStorage {
         std::mem::replace(&mut self.spooled, spooled)
     }
 
-    fn cache(&mut self, entry: Entry) {
-        self.cached_bytes += weight(&entry);
-        self.cached.push_back(entry);
+    fn cache(&mut self, run: EntryRun) {
+        self.cached_bytes += run_weight(&run);
+        self.cached.push(run);
     }
 
     fn evict_one(&mut self) {
-        if let Some(entry) = self.cached.pop_front() {
-            self.cached_bytes -= weight(&entry);
-            self.budget.give_back(weight(&entry));
+        if let Some(run) = self.cached.pop_run() {
+            self.cached_bytes -= run_weight(&run);
+            self.budget.give_back(run_weight(&run));
         }
     }
 
     fn shrink(&mut self) {
         let cap = if self.budget.is_tight() { TIGHT_CAP } else { CACHE_CAP };
-        while self.cached_bytes > cap {
+        while self.cached_bytes > cap && self.cached.runs().nth(1).is_some() {
             self.evict_one();
         }
     }
@@ -221,12 +232,11 @@ impl GroupStorage {
         if from > self.last.index {
             return;
         }
-        while self.cached.back().is_some_and(|e| e.index >= from) {
-            let entry = self.cached.pop_back().expect("looked at it");
-            self.cached_bytes -= weight(&entry);
-            self.log_bytes = self.log_bytes.saturating_sub(weight(&entry));
-            self.budget.give_back(weight(&entry));
-        }
+        self.cached.cut_from(from);
+        let gone = self.cached_bytes - weights(&self.cached);
+        self.cached_bytes -= gone;
+        self.log_bytes = self.log_bytes.saturating_sub(gone);
+        self.budget.give_back(gone);
         // Whatever was cached lies behind `from` now; a suffix of the shorter log it stays only if it reaches its end.
         let term = self.term(from.prev()).expect("the previous entry is stored");
         while self.runs.back().is_some_and(|run| run.0 >= from) {
@@ -235,19 +245,6 @@ impl GroupStorage {
         self.last = LogPos::new(term, from.prev());
         self.clear_loans();
     }
-
-    fn page<'a>(entries: impl Iterator<Item = &'a Entry>, high: Index, max_bytes: u64) -> Vec<Entry> {
-        let mut size = 0_u64;
-        let mut page = Vec::new();
-        for entry in entries.take_while(|e| e.index < high) {
-            size = size.saturating_add(entry.encoded_size());
-            if size > max_bytes && !page.is_empty() {
-                break;
-            }
-            page.push(entry.clone());
-        }
-        page
-    }
 }
 
 impl Storage for GroupStorage {
@@ -255,23 +252,17 @@ impl Storage for GroupStorage {
         self.initial.clone()
     }
 
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
         if low <= self.truncated.pos.index {
             return Err(StorageError::Compacted);
         }
         if high > self.last.index.next() {
             return Err(StorageError::Unavailable);
         }
-        if let Some(first) = self.cached.front().filter(|e| e.index <= low) {
-            let skip = usize::try_from(low.0 - first.index.0).expect("within the cache");
-            return Ok(Self::page(self.cached.range(skip..), high, max_bytes));
-        }
-        let has =
-            |loan: &&Vec<Entry>| loan.first().zip(loan.last()).is_some_and(|(a, b)| a.index <= low && low <= b.index);
-        match self.loans.values().find(has) {
-            Some(loan) => Ok(Self::page(loan.iter().skip_while(|e| e.index < low), high, max_bytes)),
-            None => Err(StorageError::Uncached),
-        }
+        let mut held = std::iter::once(&self.cached).chain(self.loans.values());
+        let holding = held.find(|entries| entries.get(low).is_some()).ok_or(StorageError::Uncached)?;
+        holding.read(low, high, max_bytes, page);
+        Ok(())
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {
@@ -339,8 +330,14 @@ mod tests {
     }
 
     fn append(s: &mut GroupStorage, entries: Vec<Entry>) {
-        entries.iter().for_each(|e| s.budget.take(weight(e)));
-        s.append(entries);
+        let run = EntryRun::from(entries);
+        s.budget.take(run_weight(&run));
+        s.append(run);
+    }
+
+    fn read(s: &GroupStorage, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        let mut page = Entries::new();
+        s.entries(Index(low), Index(high), max_bytes, &mut page).map(|()| page.to_vec())
     }
 
     #[test]
@@ -355,7 +352,7 @@ mod tests {
         s.truncate(Truncation { pos: LogPos::new(Term(1), Index(3)), conf_state: ConfState::default() });
         assert_eq!(s.term(Index(3)), Ok(Term(1)));
         assert_eq!(s.term(Index(2)), Err(StorageError::Compacted));
-        assert_eq!(s.entries(Index(4), Index(5), 0).unwrap().len(), 1);
+        assert_eq!(read(&s, 4, 5, 0).unwrap().len(), 1);
         assert_eq!(budget.used(), weight(&entry(3, 4)));
         drop(s);
         assert_eq!(budget.used(), 0);
@@ -364,12 +361,15 @@ mod tests {
     #[test]
     fn evicted_entries_come_back_as_loans_unless_replaced() {
         let (mut s, budget) = storage();
-        append(&mut s, vec![entry(1, 2), entry(1, 3), entry(1, 4)]);
+        append(&mut s, vec![entry(1, 2), entry(1, 3)]);
+        append(&mut s, vec![entry(1, 4)]);
+        s.evict(Index(2));
+        assert_eq!(read(&s, 2, 5, u64::MAX).unwrap().len(), 3, "a run goes as a whole");
         s.evict(Index(3));
-        assert_eq!(s.entries(Index(2), Index(5), u64::MAX), Err(StorageError::Uncached));
-        assert_eq!(s.entries(Index(4), Index(5), u64::MAX).unwrap().len(), 1);
+        assert_eq!(read(&s, 2, 5, u64::MAX), Err(StorageError::Uncached));
+        assert_eq!(read(&s, 4, 5, u64::MAX).unwrap().len(), 1);
         s.lend(ReplicaId(2), vec![entry(1, 2), entry(9, 3)]);
-        assert_eq!(s.entries(Index(2), Index(5), u64::MAX).unwrap(), vec![entry(1, 2)]);
+        assert_eq!(read(&s, 2, 5, u64::MAX).unwrap(), vec![entry(1, 2)]);
         s.clear_loans();
         assert_eq!(budget.used(), weight(&entry(1, 4)));
     }

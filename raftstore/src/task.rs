@@ -13,7 +13,7 @@ use crate::ids::{BatchSeq, Generation, GroupId, Incarnation, Index, LogPos, Node
 use crate::proposal::{AdminSlot, Proposal, ReadRequest, ReplySlot};
 use crate::reconfigure::Target;
 use bytes::Bytes;
-use pontoon_raft::{Entry, Message};
+use pontoon_raft::{Entries, Entry, Message};
 use std::sync::Arc;
 
 /// A raft message with its address: group and both replica ids are in `message`, the epoch is reserved for
@@ -165,7 +165,7 @@ pub struct ApplyTask {
     /// The machine's generation.
     pub generation: Generation,
     /// Consecutive committed entries, durable here.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// Who waits: ascending by index.
     pub slots: Vec<(Index, Arc<dyn ReplySlot>)>,
     /// The replica record after the last entry: written with the data.

@@ -92,7 +92,7 @@ fn body(rng: &mut Rng) -> (Term, Body) {
         2 => Body::ReadIndexResp { index, entries: unplaced(rng, 1) },
         3 | 4 => {
             let prev = pos(rng);
-            Body::Append(Append { prev, entries: run(rng, prev), commit: index })
+            Body::Append(Append { prev, entries: run(rng, prev).into(), commit: index })
         }
         5 => Body::AppendResp(AppendResp { index, reject: None }),
         6 => {

@@ -8,7 +8,9 @@ mod unstable;
 
 pub(crate) use unstable::{Splice, StableOutcome, Unstable};
 
+use crate::entries::Entries;
 use crate::entry::Entry;
+use crate::entry_run::EntryRun;
 use crate::ids::{Index, LogPos, Term};
 use crate::mutant::{self, Mutant};
 use crate::state::Snapshot;
@@ -167,47 +169,66 @@ impl<S: Storage> RaftLog<S> {
         LogPos::NONE
     }
 
-    /// Entries of `[low, high)`: the longest prefix within `max_bytes` over both parts, at least one.
-    pub(crate) fn slice(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    /// Entries of `[low, high)` into the empty `page`: the longest prefix within `max_bytes` over both parts, at
+    /// least one.
+    pub(crate) fn read(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
         if low >= high {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        if low < self.first_index() {
-            return Err(StorageError::Compacted);
-        }
-        if high > self.last_index().next() {
-            return Err(StorageError::Unavailable);
-        }
+        self.check_range(low, high)?;
         let offset = self.unstable.offset();
-        let mut entries = Vec::new();
         if low < offset {
             let end = high.min(offset);
-            entries = self.storage.entries(low, end, max_bytes)?;
-            if (entries.len() as u64) < low.lag_to(end) {
-                return Ok(entries);
+            self.storage.entries(low, end, max_bytes, page)?;
+            if (page.len() as u64) < low.lag_to(end) {
+                return Ok(());
             }
         }
-        let mut size: u64 = entries.iter().map(Entry::encoded_size).sum();
-        let from = low.max(offset);
-        for entry in self.unstable.range(from, high.max(from)) {
-            size = size.saturating_add(entry.encoded_size());
-            if size > max_bytes && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry.clone());
+        if high > offset {
+            self.unstable.entries().read(low.max(offset), high, max_bytes, page);
         }
-        Ok(entries)
+        Ok(())
+    }
+
+    /// The same as one run, for a message. What was just appended is one already.
+    pub(crate) fn read_run(&self, low: Index, high: Index, max_bytes: u64) -> Result<EntryRun, StorageError> {
+        if low >= high {
+            return Ok(EntryRun::default());
+        }
+        self.check_range(low, high)?;
+        if low >= self.unstable.offset()
+            && let Some(run) = self.unstable.entries().single_run(low, high, max_bytes)
+        {
+            return Ok(run);
+        }
+        let mut page = Entries::new();
+        self.read(low, high, max_bytes, &mut page)?;
+        Ok(page.to_run())
+    }
+
+    fn check_range(&self, low: Index, high: Index) -> Result<(), StorageError> {
+        if low < self.first_index() {
+            Err(StorageError::Compacted)
+        } else if high > self.last_index().next() {
+            Err(StorageError::Unavailable)
+        } else {
+            Ok(())
+        }
     }
 
     /// Appends a leader's own entries, which follow the last one.
-    pub(crate) fn append(&mut self, entries: impl Iterator<Item = Entry>) {
-        let first = self.last_index().next();
-        assert!(first > self.committed, "own entries at {first}, but {} is committed", self.committed);
-        self.unstable.append(first, entries);
+    pub(crate) fn append(&mut self, run: EntryRun) {
+        let first = run.first_index();
+        assert!(
+            first == self.last_index().next() && first > self.committed,
+            "own entries at {first}: {:?}",
+            self.pointers()
+        );
+        self.unstable.append(run);
     }
 
     /// Appends what a leader sent: at a proven conflict, or at the end (raft-core 7.2, S4).
-    pub(crate) fn append_after(&mut self, prev: LogPos, entries: Vec<Entry>, commit: Index) -> Appended {
+    pub(crate) fn append_after(&mut self, prev: LogPos, entries: &EntryRun, commit: Index) -> Appended {
         let unchecked = mutant::is(Mutant::PrevNotChecked) && prev.index <= self.last_index();
         if !self.has(prev) && !unchecked {
             return Appended::Refused;
@@ -225,7 +246,7 @@ impl<S: Storage> RaftLog<S> {
             if first.index <= self.last_index() {
                 conflict = Some((first, self.term_or_none(first.index)));
             }
-            splice = Some(self.unstable.append(first.index, entries.into_iter().skip(skip)));
+            splice = Some(self.unstable.append(entries.part(skip..entries.len())));
         }
         assert!(self.commit_to(commit), "commit {commit} was cut to an entry that the log holds");
         Appended::Done { last_new, conflict, splice }
@@ -319,12 +340,11 @@ impl<S: Storage> RaftLog<S> {
     }
 
     /// `entries` are handed out for applying.
-    pub(crate) fn accept_page(&mut self, entries: &[Entry], with_unstable: bool) {
+    pub(crate) fn accept_page(&mut self, entries: &Entries, with_unstable: bool) {
         let Some(last) = entries.last().map(|e| e.index) else { return };
         assert!(self.applying < last && last <= self.committed, "page ends at {last}: {:?}", self.pointers());
-        let counted = entries.iter().filter(|_| !mutant::is(Mutant::PageLimitPerReady));
-        let encoded = counted.map(Entry::encoded_size).sum();
-        let payload = entries.iter().map(Entry::payload_size).sum();
+        let encoded = if mutant::is(Mutant::PageLimitPerReady) { 0 } else { entries.encoded_size() };
+        let payload = entries.payload_size();
         let rest = last < self.last_appliable(with_unstable);
         self.applying = if mutant::is(Mutant::PageSkipsRest) { self.committed } else { last };
         self.pages.size += encoded;

@@ -17,12 +17,13 @@ fn pos(term: u64, index: u64) -> LogPos {
 fn log(terms: &[u64], stable: usize, base: u64) -> RaftLog<MemStorage> {
     let entries: Vec<Entry> = terms.iter().zip(1..).map(|(t, i)| entry(*t, i)).collect();
     let mut storage = MemStorage::new();
-    storage.append(&entries[..stable]);
+    storage.append(&entries[..stable].to_vec().into());
     if base > 0 {
         storage.compact(Index(base)).unwrap();
     }
     let mut log = RaftLog::new(storage, u64::MAX);
-    log.append(entries[stable..].iter().cloned());
+    // Runs of one and two entries.
+    entries[stable..].chunks(2).for_each(|run| log.append(run.to_vec().into()));
     log
 }
 
@@ -48,6 +49,11 @@ fn terms_at_the_edges() {
     assert_eq!(log.term(Index(u64::MAX)), Err(StorageError::Unavailable));
 }
 
+fn read(log: &RaftLog<MemStorage>, low: u64, high: u64, max: u64) -> Result<Entries, StorageError> {
+    let mut page = Entries::new();
+    log.read(Index(low), Index(high), max, &mut page).map(|()| page)
+}
+
 /// One limit over both parts, whatever the split: the longest prefix, at least one entry.
 #[test]
 fn slices_do_not_show_the_seam() {
@@ -62,12 +68,14 @@ fn slices_do_not_show_the_seam() {
             (3, 5, u64::MAX, 2),
             (4, 4, u64::MAX, 0),
         ] {
-            let slice = log.slice(Index(low), Index(high), max).unwrap();
-            assert_eq!(slice.len(), want, "[{low}, {high}) within {max}, {stable} stable");
-            assert!(slice.iter().zip(low..).all(|(e, i)| e.index.0 == i));
+            let page = read(&log, low, high, max).unwrap();
+            assert_eq!(page.len(), want, "[{low}, {high}) within {max}, {stable} stable");
+            assert!(page.iter().zip(low..).all(|(e, i)| e.index.0 == i));
+            let run = log.read_run(Index(low), Index(high), max).unwrap();
+            assert_eq!(run.to_vec(), page.to_vec(), "[{low}, {high}) within {max}, {stable} stable");
         }
-        assert_eq!(log.slice(Index(0), Index(2), 9), Err(StorageError::Compacted));
-        assert_eq!(log.slice(Index(5), Index(7), 9), Err(StorageError::Unavailable));
+        assert_eq!(read(&log, 0, 2, 9), Err(StorageError::Compacted));
+        assert_eq!(read(&log, 5, 7, 9), Err(StorageError::Unavailable));
     }
 }
 
@@ -78,7 +86,7 @@ fn applying_never_overtakes() {
     assert!(log.commit_to(Index(4)));
     assert_eq!(log.next_page(false).1, Index(4), "unstable entries wait");
     assert_eq!(log.next_page(true).1, Index(5), "unless the same Ready persists them first");
-    let page = log.slice(Index(1), Index(4), u64::MAX).unwrap();
+    let page = read(&log, 1, 4, u64::MAX).unwrap();
     log.accept_page(&page, false);
     assert!(!log.has_page(false));
     assert_eq!(log.applied_pages(Index(2)), 0, "a page is given back as a whole");
@@ -90,14 +98,17 @@ fn applying_never_overtakes() {
 fn an_append_names_its_first_conflict() {
     let mut log = log(&[1, 1, 1], 3, 0);
     let given = vec![entry(1, 2), entry(2, 3), entry(2, 4)];
-    let done = log.append_after(pos(1, 1), given, Index(9));
+    let done = log.append_after(pos(1, 1), &given.into(), Index(9));
     let want = Appended::Done {
         last_new: Index(4),
         conflict: Some((pos(2, 3), Term(1))),
         splice: Some(Splice::Replaced(Index(3))),
     };
     assert_eq!((done, log.committed()), (want, Index(4)));
-    assert_eq!(log.append_after(pos(2, 3), vec![entry(3, 4)], Index(9)), Appended::ConflictBelowCommit(pos(3, 4)));
-    assert_eq!(log.append_after(pos(9, 4), Vec::new(), Index(9)), Appended::Refused);
+    assert_eq!(
+        log.append_after(pos(2, 3), &vec![entry(3, 4)].into(), Index(9)),
+        Appended::ConflictBelowCommit(pos(3, 4))
+    );
+    assert_eq!(log.append_after(pos(9, 4), &EntryRun::default(), Index(9)), Appended::Refused);
     assert_eq!(log.last_pos(), pos(2, 4), "neither changed anything");
 }

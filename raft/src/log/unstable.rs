@@ -4,11 +4,11 @@
 //! Invariant: `offset <= in_progress <= offset + entries.len()`; entries are contiguous from `offset` on.
 //! Entries below `in_progress` were handed out for writing.
 
-use crate::entry::Entry;
+use crate::entries::Entries;
+use crate::entry_run::EntryRun;
 use crate::ids::{Index, LogPos, Term};
 use crate::mutant::{self, Mutant};
 use crate::state::Snapshot;
-use std::collections::VecDeque;
 
 /// See the file's head.
 #[derive(Clone, Debug, Hash)]
@@ -22,7 +22,7 @@ pub(crate) struct Unstable {
     /// First index that was not handed out for writing.
     in_progress: Index,
     /// The entries from `offset` on.
-    entries: VecDeque<Entry>,
+    entries: Entries,
 }
 
 /// What appending did to the entries that were there.
@@ -52,7 +52,7 @@ pub(crate) enum StableOutcome {
 impl Unstable {
     /// Nothing unstable; storage ends before `offset`.
     pub(crate) fn new(offset: Index) -> Unstable {
-        Unstable { snapshot: None, snapshot_in_progress: false, offset, in_progress: offset, entries: VecDeque::new() }
+        Unstable { snapshot: None, snapshot_in_progress: false, offset, in_progress: offset, entries: Entries::new() }
     }
 
     pub(crate) fn offset(&self) -> Index {
@@ -89,26 +89,28 @@ impl Unstable {
         if index < self.offset {
             return self.snapshot().filter(|s| s.meta.index == index).map(|s| s.meta.term);
         }
-        self.entries.get(self.at(index)).map(|e| e.term)
+        self.entries.get(index).map(|e| e.term)
     }
 
-    /// Entries that were not handed out for writing.
-    pub(crate) fn next_entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.range(self.at(self.in_progress)..)
+    /// Everything that is here, handed out or not.
+    pub(crate) fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// Appends what was not handed out for writing.
+    pub(crate) fn read_next(&self, into: &mut Entries) {
+        if self.has_next_entries() {
+            self.entries.read(self.in_progress, Index(u64::MAX), u64::MAX, into);
+        }
     }
 
     pub(crate) fn has_next_entries(&self) -> bool {
-        self.at(self.in_progress) < self.entries.len()
-    }
-
-    /// Entries of `[low, high)`; the caller keeps to what is here.
-    pub(crate) fn range(&self, low: Index, high: Index) -> impl Iterator<Item = &Entry> {
-        self.entries.range(self.at(low)..self.at(high))
+        self.in_progress < self.end()
     }
 
     /// Everything was handed out for writing.
     pub(crate) fn accept(&mut self) {
-        self.in_progress = self.offset.plus(self.entries.len() as u64);
+        self.in_progress = self.end();
         self.snapshot_in_progress = self.snapshot.is_some();
     }
 
@@ -121,10 +123,10 @@ impl Unstable {
         if term != pos.term {
             return StableOutcome::Mismatch(LogPos::new(term, pos.index));
         }
-        self.entries.drain(..=self.at(pos.index));
+        self.entries.drop_to(pos.index);
         self.offset = pos.index.next();
         self.in_progress = self.in_progress.max(self.offset);
-        self.shrink();
+        self.entries.shrink();
         StableOutcome::Stable
     }
 
@@ -147,9 +149,10 @@ impl Unstable {
         self.snapshot_in_progress = false;
     }
 
-    /// Puts `entries` from `first`, their first index, on; what was there gives way.
-    pub(crate) fn append(&mut self, first: Index, entries: impl Iterator<Item = Entry>) -> Splice {
-        let splice = if first == self.offset.plus(self.entries.len() as u64) {
+    /// Puts `run` on; what was there from its first index on gives way.
+    pub(crate) fn append(&mut self, run: EntryRun) -> Splice {
+        let first = run.first_index();
+        let splice = if first == self.end() {
             Splice::Continued
         } else if first <= self.offset {
             self.entries.clear();
@@ -157,33 +160,26 @@ impl Unstable {
             self.in_progress = first;
             Splice::Replaced(first)
         } else {
-            self.entries.truncate(self.at(first));
+            self.entries.cut_from(first);
             if !mutant::is(Mutant::CutKeepsMark) {
                 self.in_progress = self.in_progress.min(first);
             }
             Splice::Truncated(first)
         };
-        self.entries.extend(entries);
+        self.entries.push(run);
         splice
     }
 
-    /// Place of `index` in the deque; `index` is not below `offset`.
-    fn at(&self, index: Index) -> usize {
-        usize::try_from(self.offset.lag_to(index)).unwrap_or(usize::MAX)
-    }
-
-    /// An idle group keeps no large empty buffer.
-    fn shrink(&mut self) {
-        const KEEP: usize = 64;
-        if self.entries.is_empty() && self.entries.capacity() > KEEP {
-            self.entries.shrink_to(KEEP);
-        }
+    /// The index behind the last one.
+    fn end(&self) -> Index {
+        self.offset.plus(self.entries.len() as u64)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Entry;
 
     fn entry(term: u64, index: u64) -> Entry {
         Entry { term: Term(term), index: Index(index), ..Entry::default() }
@@ -191,7 +187,7 @@ mod tests {
 
     fn with(first: u64, terms: &[u64]) -> Unstable {
         let mut u = Unstable::new(Index(first));
-        u.append(Index(first), (first..).zip(terms).map(|(i, t)| entry(*t, i)));
+        u.append((first..).zip(terms).map(|(i, t)| entry(*t, i)).collect());
         u
     }
 
@@ -199,13 +195,13 @@ mod tests {
     fn a_tail_is_continued_cut_or_replaced() {
         let mut u = with(5, &[1, 1, 1]);
         u.accept();
-        assert_eq!(u.append(Index(8), [entry(2, 8)].into_iter()), Splice::Continued);
+        assert_eq!(u.append([entry(2, 8)].into_iter().collect()), Splice::Continued);
         assert_eq!(u.in_progress(), Index(8));
-        assert_eq!(u.append(Index(7), [entry(3, 7)].into_iter()), Splice::Truncated(Index(7)));
+        assert_eq!(u.append([entry(3, 7)].into_iter().collect()), Splice::Truncated(Index(7)));
         assert_eq!((u.in_progress(), u.last_index()), (Index(7), Some(Index(7))));
-        assert_eq!(u.append(Index(5), [entry(4, 5)].into_iter()), Splice::Replaced(Index(5)));
+        assert_eq!(u.append([entry(4, 5)].into_iter().collect()), Splice::Replaced(Index(5)));
         assert_eq!((u.offset(), u.in_progress(), u.len()), (Index(5), Index(5), 1));
-        assert_eq!(u.append(Index(3), [entry(5, 3)].into_iter()), Splice::Replaced(Index(3)));
+        assert_eq!(u.append([entry(5, 3)].into_iter().collect()), Splice::Replaced(Index(3)));
         assert_eq!((u.offset(), u.term(Index(3)), u.term(Index(4))), (Index(3), Some(Term(5)), None));
     }
 

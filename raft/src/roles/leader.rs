@@ -4,6 +4,7 @@
 //! Invariant: only tracked members are listened to.
 
 use crate::entry::{Entry, EntryKind};
+use crate::entry_run::EntryRun;
 use crate::error::StepError;
 use crate::ids::{Index, LogPos};
 use crate::message::{Body, Message};
@@ -18,7 +19,7 @@ impl<S: Storage> Raft<S> {
         match m.body {
             Body::Beat => self.broadcast_heartbeat(),
             Body::CheckQuorum => self.check_quorum(),
-            Body::Propose { entries } => return self.lead_proposal(entries).map(|_| ()),
+            Body::Propose { entries } => return self.lead_proposal(entries.into()).map(|_| ()),
             Body::ReadIndex { entries } => return self.on_read_request(m.from, entries),
             Body::ForgetLeader => {}
             _ if !self.tracker.contains(m.from) => self.trace.note(|| Trace::NoProgress { peer: m.from }),
@@ -33,8 +34,8 @@ impl<S: Storage> Raft<S> {
     }
 
     /// Proposes as a leader: all or nothing. Returns where the first entry stands.
-    pub(crate) fn lead_proposal(&mut self, mut entries: Vec<Entry>) -> Result<LogPos, StepError> {
-        if entries.is_empty() {
+    pub(crate) fn lead_proposal(&mut self, mut run: EntryRun) -> Result<LogPos, StepError> {
+        if run.is_empty() {
             return Err(StepError::Malformed("a proposal without entries"));
         }
         let term = self.term;
@@ -46,36 +47,34 @@ impl<S: Storage> Raft<S> {
             self.trace.note(|| Trace::ProposalDuringTransfer { term, transferee });
             return Err(StepError::ProposalDropped);
         }
-        let pending_conf = self.judge_conf_changes(&mut entries)?;
-        self.count_uncommitted(&entries)?;
+        let pending_conf = self.judge_conf_changes(&mut run)?;
+        self.count_uncommitted(run.payload_size())?;
         if let (Some(pending), Some(leader)) = (pending_conf, self.leader_mut()) {
             leader.pending_conf = pending;
         }
-        let first = self.append_own(entries);
+        let first = self.append_own(run);
         self.broadcast_append(Empty::Send);
         Ok(first)
     }
 
     /// Replaces membership changes that may not be proposed now by empty entries; returns the index that the
     /// last accepted one will have.
-    fn judge_conf_changes(&mut self, entries: &mut [Entry]) -> Result<Option<Index>, StepError> {
-        let mut pending = None;
-        for (entry, index) in entries.iter_mut().zip(self.log.last_index().next().0..) {
-            if entry.kind == EntryKind::Normal {
-                continue;
-            }
-            if self.may_propose_change(entry, pending)? {
-                pending = Some(Index(index));
+    fn judge_conf_changes(&mut self, run: &mut EntryRun) -> Result<Option<Index>, StepError> {
+        let (first, mut pending, mut seen) = (self.log.last_index().next(), None, 0);
+        while let Some(skip) = run[seen..].iter().position(|e| e.kind != EntryKind::Normal) {
+            let at = seen + skip;
+            if self.may_propose_change(&run[at], pending)? {
+                pending = Some(first.plus(at as u64));
             } else if !mutant::is(Mutant::RefusedProposed) {
-                *entry = Entry { replaced: true, ..Entry::default() };
+                run.replace(at, Entry { replaced: true, ..Entry::default() });
             }
+            seen = at + 1;
         }
         Ok(pending)
     }
 
     /// Refuses what exceeds the limit of uncommitted payload; the first and the empty always fit (S11).
-    fn count_uncommitted(&mut self, entries: &[Entry]) -> Result<(), StepError> {
-        let bytes: u64 = entries.iter().map(Entry::payload_size).sum();
+    fn count_uncommitted(&mut self, bytes: u64) -> Result<(), StepError> {
         let limit = self.config.uncommitted_limit();
         let Some(leader) = self.leader_mut() else { return Err(StepError::ProposalDropped) };
         let total = leader.uncommitted.saturating_add(bytes);

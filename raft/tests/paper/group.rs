@@ -293,7 +293,7 @@ impl Node {
     }
 
     fn apply(&mut self, now: Tick, ready: &Ready) {
-        for entry in &ready.committed_entries {
+        for entry in ready.committed_entries.iter() {
             if let Some(change) = ConfChangeV2::from_entry(entry).unwrap() {
                 self.conf = self.raw.apply_conf_change(now, &change).unwrap();
             }

@@ -146,8 +146,8 @@ impl Storage for Cold {
     fn initial_state(&self) -> InitialState {
         self.inner.initial_state()
     }
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
-        if self.cold.get() { Err(StorageError::Uncached) } else { self.inner.entries(low, high, max_bytes) }
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        if self.cold.get() { Err(StorageError::Uncached) } else { self.inner.entries(low, high, max_bytes, page) }
     }
     fn term(&self, index: Index) -> Result<Term, StorageError> {
         self.inner.term(index)
@@ -167,7 +167,7 @@ impl Storage for Cold {
 #[test]
 fn cold_entries_are_fetched() {
     let mut disk = storage(&voters(&[1, 2, 3]));
-    disk.append(&[entry(1, 2, "a"), entry(1, 3, "b")]);
+    disk.append(&vec![entry(1, 2, "a"), entry(1, 3, "b")].into());
     disk.set_hard_state(HardState { term: Term(1), vote: ReplicaId::NONE, commit: Index(3) });
     let mut raw = RawNode::new(&config(1), Cold { inner: disk, cold: Cell::new(true) }, 0).unwrap();
     assert!(raw.has_ready());
@@ -202,7 +202,7 @@ fn cold_entries_are_fetched() {
 #[test]
 fn malformed_messages_are_refused() {
     let mut group = Group::of(3);
-    let append = |prev, entries| Body::Append(Append { prev, entries, commit: Index(1) });
+    let append = |prev, entries: Vec<Entry>| Body::Append(Append { prev, entries: entries.into(), commit: Index(1) });
     let cases = [
         message(2, 9, 1, append(pos(1, 1), vec![])),
         message(0, 1, 1, append(pos(1, 1), vec![])),

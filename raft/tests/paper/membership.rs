@@ -112,7 +112,7 @@ fn a_removed_leader_steps_down() {
 fn no_election_with_an_unapplied_change() {
     let mut disk = storage(&voters(&[1, 2, 3]));
     let add = changes(vec![change(ConfChangeType::AddNode, 4)]);
-    disk.append(&[Entry { term: Term(1), index: Index(2), ..add.to_entry() }]);
+    disk.append(&vec![Entry { term: Term(1), index: Index(2), ..add.to_entry() }].into());
     disk.set_hard_state(HardState { term: Term(1), vote: ReplicaId::NONE, commit: Index(2) });
     let mut raw = RawNode::new(&config(1), disk, 0).unwrap();
     assert_eq!(raw.ready().committed_entries.len(), 1);

@@ -7,13 +7,13 @@ use pontoon_raft::*;
 /// A follower of term `term` whose disk holds these entries behind (1, 1).
 fn follower(log: &[Entry], term: u64) -> RawNode<MemStorage> {
     let mut storage = storage(&voters(&[1, 2, 3]));
-    storage.append(log);
+    storage.append(&log.to_vec().into());
     storage.set_hard_state(HardState { term: Term(term), vote: ReplicaId::NONE, commit: Index(1) });
     RawNode::new(&config(1), storage, 0).unwrap()
 }
 
 fn append(term: u64, prev: LogPos, entries: &[Entry], commit: u64) -> Message {
-    message(2, 1, term, Body::Append(Append { prev, entries: entries.to_vec(), commit: Index(commit) }))
+    message(2, 1, term, Body::Append(Append { prev, entries: entries.to_vec().into(), commit: Index(commit) }))
 }
 
 fn persist(raw: &mut RawNode<MemStorage>) -> Vec<AppendResp> {
@@ -55,7 +55,7 @@ fn diverged_logs_are_repaired() {
         let mut group = Group::of(3);
         for (n, terms) in [(1, &lead[..]), (2, other)] {
             let mut disk = storage(&voters(&[1, 2, 3]));
-            disk.append(&log(terms));
+            disk.append(&log(terms).into());
             disk.set_hard_state(HardState { term: Term(7), vote: ReplicaId::NONE, commit: Index(1) });
             *group.node(n) = Node::new(config(n), disk, 0);
         }
@@ -191,7 +191,7 @@ pub(crate) fn completions_of_an_earlier_term_do_not_count() {
     raw.storage_mut().append(&second.entries);
     raw.storage_mut().append(&third.entries);
     raw.on_persisted(0, third.number, &mut out);
-    assert_eq!(raw.ready().committed_entries, [a]);
+    assert_eq!(raw.ready().committed_entries, vec![a].into());
 }
 
 /// One report covers all earlier ones; each write's acks leave once, in order.

@@ -68,7 +68,7 @@ fn reports_end_the_snapshot_state() {
 #[test]
 fn a_covered_snapshot_keeps_the_log() {
     let mut disk = storage(&voters(&[1, 2, 3]));
-    disk.append(&[entry(1, 2, "a"), entry(1, 3, "b")]);
+    disk.append(&vec![entry(1, 2, "a"), entry(1, 3, "b")].into());
     disk.set_hard_state(HardState { term: Term(1), vote: ReplicaId::NONE, commit: Index(1) });
     let mut raw = RawNode::new(&config(1), disk, 0).unwrap();
     let meta = SnapshotMeta { index: Index(2), term: Term(1), conf_state: voters(&[1, 2, 3]) };

@@ -27,9 +27,13 @@ impl Storage for Disk {
         InitialState { hard_state: self.mem.hard_state(), conf_state: self.conf.clone() }
     }
 
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
-        let entries = self.mem.entries(low, high, max_bytes)?;
-        if self.cold { Err(StorageError::Uncached) } else { Ok(entries) }
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        self.mem.entries(low, high, max_bytes, page)?;
+        if self.cold {
+            page.clear();
+            return Err(StorageError::Uncached);
+        }
+        Ok(())
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {
@@ -84,7 +88,7 @@ pub struct Write {
     pub number: ReadyNumber,
     pub awaited: bool,
     pub hard_state: Option<HardState>,
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     pub snapshot: Option<Snapshot>,
 }
 
@@ -156,7 +160,7 @@ impl Replica {
             let changes = ready.entries.iter().filter(|e| e.kind != EntryKind::Normal);
             self.changes.extend(changes.map(|e| e.index));
         }
-        self.to_apply.extend(ready.committed_entries);
+        self.to_apply.extend(ready.committed_entries.to_vec());
         let Ready { number, awaits_persist: awaited, mut hard_state, entries, snapshot, .. } = ready;
         if mutant::is(Mutant::VoteNotPersisted) {
             hard_state.iter_mut().for_each(|hs| hs.vote = ReplicaId::NONE);

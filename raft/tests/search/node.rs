@@ -43,8 +43,8 @@ impl Storage for Disk {
         InitialState { hard_state: self.mem.hard_state(), conf_state: self.conf.clone() }
     }
 
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
-        self.mem.entries(low, high, max_bytes)
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        self.mem.entries(low, high, max_bytes, page)
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {
@@ -68,7 +68,7 @@ impl Storage for Disk {
 struct Write {
     number: ReadyNumber,
     hard_state: Option<HardState>,
-    entries: Vec<Entry>,
+    entries: Entries,
     snapshot: Option<Snapshot>,
 }
 
@@ -139,7 +139,7 @@ impl Node {
         let mut mem = MemStorage::new();
         let (base_pos, conf) = (base.meta.pos(), base.meta.conf_state.clone());
         mem.install_snapshot(base).unwrap();
-        mem.append(entries);
+        mem.append(&entries.to_vec().into());
         let last_term = entries.last().map_or(base_pos.term, |e| e.term);
         mem.set_hard_state(HardState { term: last_term, vote: ReplicaId::NONE, commit: applied });
         let config = Config { applied, ..config };
@@ -243,7 +243,7 @@ impl Node {
     }
 
     /// The state machine survives as it is: applying is durable at once.
-    fn apply(&mut self, entries: &[Entry], output: &mut Output) {
+    fn apply(&mut self, entries: &Entries, output: &mut Output) {
         for entry in entries {
             assert_eq!(entry.index, self.applied.next(), "entries are applied in order");
             let durable = self.raw.storage().mem.term(entry.index) == Ok(entry.term);

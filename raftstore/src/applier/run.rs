@@ -48,7 +48,7 @@ impl Job {
     /// Joins a later task of the same replica.
     fn append(&mut self, task: ApplyTask) {
         let mut slots = task.slots.into_iter().peekable();
-        for entry in task.entries {
+        for entry in &task.entries {
             let slot = slots.next_if(|(at, _)| *at == entry.index).map(|(_, slot)| slot);
             self.weight += 1;
             self.take(entry, slot);
@@ -57,14 +57,14 @@ impl Job {
         self.record = *task.record;
     }
 
-    fn take(&mut self, entry: Entry, slot: Option<Arc<dyn ReplySlot>>) {
+    fn take(&mut self, entry: &Entry, slot: Option<Arc<dyn ReplySlot>>) {
         let at = entry.pos();
         // A leader's first entry is empty, a membership change is the engine's own: both only move the record.
         let is_users = entry.kind == EntryKind::Normal && !entry.data.is_empty();
         if is_users {
             self.waiting.extend(slot.map(|slot| (self.run.len(), at, slot)));
             self.payload += entry.payload_size();
-            self.run.push((at, entry.data));
+            self.run.push((at, entry.data.clone()));
         } else {
             self.orphans.extend(slot.map(|slot| (at, slot)));
         }
@@ -103,7 +103,7 @@ pub(super) struct Jobs {
 impl Jobs {
     /// Adds a task; joins it to an earlier one of the same group.
     pub(super) fn push(&mut self, kind: &str, task: ApplyTask) {
-        self.payload += task.entries.iter().map(Entry::payload_size).sum::<u64>();
+        self.payload += task.entries.payload_size();
         if !self.by_kind.contains_key(kind) {
             self.by_kind.insert(kind.to_owned(), BTreeMap::new());
         }

@@ -111,7 +111,7 @@ fn take_append(r: &mut Reader, term: Term) -> Result<Append, DecodeError> {
     let entries = take_run(r, prev)?;
     let last = entries.last().map_or(prev, Entry::pos);
     r.ensure(last.term <= term, "entries of a later term than the leader's")?;
-    Ok(Append { prev, entries, commit })
+    Ok(Append { prev, entries: entries.into(), commit })
 }
 
 fn put_append_resp(out: &mut impl BufMut, resp: &AppendResp) {

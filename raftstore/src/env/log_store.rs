@@ -6,7 +6,7 @@
 
 use crate::ids::{Generation, GroupId, Index, LogPos, NodeId, ReplicaId, StoreSeq, Term};
 use bytes::Bytes;
-use pontoon_raft::{ConfState, Entry, HardState};
+use pontoon_raft::{ConfState, Entry, EntryRun, HardState};
 
 /// Everything that one turn (or several merged ones) changes, for all groups. Applied in order, atomically.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,7 +43,7 @@ pub enum GroupOp {
     /// What one Ready asks for. Entries are consecutive; from the first index on they replace what was stored.
     Append {
         /// May be empty.
-        entries: Vec<Entry>,
+        entries: EntryRun,
         /// If it changed. Never omitted when the commit known at this append moved (law 1).
         hard_state: Option<HardState>,
     },

@@ -11,7 +11,7 @@ use crate::events::Event;
 use crate::ids::{Generation, Index, LogPos, Term};
 use crate::task::{Applied, ApplierMsg, ApplyTask};
 use pontoon_raft::mutant::{self, Mutant};
-use pontoon_raft::{ConfState, Entry, EntryKind, StateRole};
+use pontoon_raft::{ConfState, Entries, Entry, EntryKind, StateRole};
 
 /// What the machine has and will get.
 pub(super) struct Applying {
@@ -70,7 +70,7 @@ impl Applying {
 
 impl Replica {
     /// Hands committed entries over. Membership changes take effect here, in order.
-    pub(super) fn hand_to_machine(&mut self, entries: Vec<Entry>, work: &mut Work) {
+    pub(super) fn hand_to_machine(&mut self, entries: Entries, work: &mut Work) {
         let Some(last) = entries.last().map(Entry::pos) else { return };
         for entry in entries.iter().filter(|e| e.kind != EntryKind::Normal) {
             if let Err(why) = self.apply_membership(entry, work) {
@@ -79,7 +79,7 @@ impl Replica {
         }
         self.machine.record.applied = last;
         work.tally.applying += entries.len() as u64;
-        work.tally.applying_bytes += entries.iter().map(Entry::payload_size).sum::<u64>();
+        work.tally.applying_bytes += entries.payload_size();
         let task = ApplyTask {
             group: self.group,
             replica: self.id,

@@ -11,7 +11,7 @@ use crate::error::{Limit, Lost, ProposeError};
 use crate::ids::{Index, LogPos, Term, Tick};
 use crate::proposal::{ITEM_OVERHEAD, Proposal, ReplySlot};
 use bytes::Bytes;
-use pontoon_raft::{Entry, ReplicaId, StateRole};
+use pontoon_raft::{Entries, ReplicaId, StateRole};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -70,14 +70,13 @@ impl PendingProposals {
     }
 
     /// The slots that wait for these committed entries.
-    pub(super) fn take_for(&mut self, entries: &[Entry]) -> Vec<(Index, Arc<dyn ReplySlot>)> {
+    pub(super) fn take_for(&mut self, entries: &Entries) -> Vec<(Index, Arc<dyn ReplySlot>)> {
         let mut slots = Vec::new();
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return slots };
+        let Some(last) = entries.last() else { return slots };
         while self.waiting.front().is_some_and(|w| w.pos.index <= last.index) {
             let w = self.waiting.pop_front().expect("looked at it");
             self.bytes -= w.bytes;
-            let at = w.pos.index.0.checked_sub(first.index.0).and_then(|at| usize::try_from(at).ok());
-            if at.and_then(|at| entries.get(at)).is_some_and(|e| e.pos() == w.pos) {
+            if entries.get(w.pos.index).is_some_and(|e| e.pos() == w.pos) {
                 slots.push((w.pos.index, w.slot));
             } else {
                 w.slot.fail(ProposeError::OutcomeUnknown { why: Lost::Overwritten, at: Some(w.pos) });

@@ -8,17 +8,17 @@
 use super::{Letter, Phase, Replica, Work};
 use crate::env::{GroupOp, GroupWrite, Truncation};
 use crate::ids::{BatchSeq, LogPos, ReplicaId};
-use crate::log_cache::weight;
+use crate::log_cache::run_weight;
 use crate::proposal::AdminDone;
 use crate::task::GroupMessage;
 use pontoon_raft::mutant::{self, Mutant};
-use pontoon_raft::{Body, ConfState, Entry, HardState, Message, Ready, ReadyNumber};
+use pontoon_raft::{Body, ConfState, EntryRun, HardState, Message, Ready, ReadyNumber};
 use std::collections::VecDeque;
 
 /// What one write of this replica contains.
 enum Write {
     /// A `Ready`'s entries and hard state.
-    Ready { number: ReadyNumber, entries: Vec<Entry> },
+    Ready { number: ReadyNumber, entries: EntryRun },
     /// The intent of a snapshot install.
     Intent,
     /// The record of a finished install: the log is empty behind it.
@@ -64,7 +64,7 @@ impl Writes {
 /// The part of a `Ready` that is written.
 pub(super) struct ToWrite {
     pub(super) number: ReadyNumber,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: EntryRun,
     pub(super) hard_state: Option<HardState>,
     pub(super) must_sync: bool,
     pub(super) awaits_persist: bool,
@@ -84,7 +84,7 @@ impl Replica {
         self.send_all(ready.messages, work);
         self.on_read_states(ready.read_states, &ready.dropped_reads);
         let (must_sync, awaits_persist) = (ready.must_sync, ready.awaits_persist);
-        let write = ToWrite { number, entries, hard_state, must_sync, awaits_persist };
+        let write = ToWrite { number, entries: entries.to_run(), hard_state, must_sync, awaits_persist };
         if let Some(first) = write.entries.first() {
             self.proposals.overwritten(first.index, first.term);
         }
@@ -97,7 +97,7 @@ impl Replica {
 
     /// Puts a `Ready`'s state into the batch, or behind the install that it has to wait for.
     pub(super) fn write(&mut self, write: ToWrite, work: &mut Work) {
-        work.budget.take(write.entries.iter().map(weight).sum());
+        work.budget.take(run_weight(&write.entries));
         match &mut self.phase {
             Phase::Installing(install) => install.held.push(write),
             _ => self.write_now(write, work),
@@ -132,7 +132,7 @@ impl Replica {
     /// Writes a commit that was put off, because something else of this replica is written now.
     pub(super) fn write_lazy_commit(&mut self, work: &mut Work) {
         if let Some(hard_state) = self.writes.lazy.take() {
-            self.put(GroupOp::Append { entries: Vec::new(), hard_state: Some(hard_state) }, false, work);
+            self.put(GroupOp::Append { entries: EntryRun::default(), hard_state: Some(hard_state) }, false, work);
         }
     }
 
@@ -212,11 +212,11 @@ fn without_vote_if_mutant(hs: HardState) -> HardState {
 impl Drop for Replica {
     fn drop(&mut self) {
         let charged = |write: &Write| match write {
-            Write::Ready { entries, .. } => entries.iter().map(weight).sum(),
+            Write::Ready { entries, .. } => run_weight(entries),
             _ => 0_u64,
         };
         let held = match &self.phase {
-            Phase::Installing(i) => i.held.iter().flat_map(|w| &w.entries).map(weight).sum(),
+            Phase::Installing(i) => i.held.iter().map(|w| run_weight(&w.entries)).sum(),
             _ => 0_u64,
         };
         let queued: u64 = self.writes.queue.iter().map(|w| charged(&w.1)).sum();

@@ -66,7 +66,7 @@ pub fn on(group: GroupId, replica: u64, op: GroupOp) -> GroupWrite {
 /// An append.
 #[must_use]
 pub fn append(group: GroupId, replica: u64, entries: Vec<Entry>, hard_state: Option<HardState>) -> GroupWrite {
-    on(group, replica, GroupOp::Append { entries, hard_state })
+    on(group, replica, GroupOp::Append { entries: entries.into(), hard_state })
 }
 
 /// Writes random batches.
@@ -138,6 +138,6 @@ impl Writer {
         }
         self.term = self.term.max(before.0).max(last.term.0).max(2);
         let hard_state = rng.chance(500).then(|| hard_state(self.term, rng.below(4), now.hard_state.commit.0));
-        GroupOp::Append { entries: entries(self.term, begin..begin + rng.below(5)), hard_state }
+        GroupOp::Append { entries: entries(self.term, begin..begin + rng.below(5)).into(), hard_state }
     }
 }

@@ -117,7 +117,7 @@ impl Disks {
         let of = |op| GroupWrite { group: G, replica, op };
         self.write(vec![
             of(GroupOp::Create { creation, hard_state: GroupSpec::hard_state() }),
-            of(GroupOp::Append { entries, hard_state }),
+            of(GroupOp::Append { entries: entries.into(), hard_state }),
         ]);
     }
 }
@@ -224,7 +224,7 @@ impl Node {
             group,
             replica: cell.replica,
             generation: Generation(0),
-            entries,
+            entries: entries.into(),
             slots: waiting,
             record: Box::new(record),
         };

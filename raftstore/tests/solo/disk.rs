@@ -150,7 +150,7 @@ impl Log {
         if let Some(snapshot) = record.installed {
             log.install_snapshot(snapshot).unwrap();
         }
-        log.append(&record.entries);
+        log.append(&record.entries.into());
         if let Some(hard_state) = record.hard_state {
             log.set_hard_state(hard_state);
         }
@@ -167,8 +167,8 @@ impl Storage for Log {
         self.0.lock().unwrap().initial_state()
     }
 
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
-        self.0.lock().unwrap().entries(low, high, max_bytes)
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        self.0.lock().unwrap().entries(low, high, max_bytes, page)
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {

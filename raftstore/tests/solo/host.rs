@@ -148,7 +148,7 @@ impl Serving {
             *state = State { installed: state.installed + 1, ..State::at(snapshot) };
         }
         if snapshot.is_some() || !entries.is_empty() || hard_state.is_some() {
-            self.disk.write(Record { installed: snapshot, entries, hard_state, taken: None });
+            self.disk.write(Record { installed: snapshot, entries: entries.to_vec(), hard_state, taken: None });
         }
         messages.into_iter().for_each(|m| self.send(m));
         committed_entries.iter().for_each(|e| self.apply(e));

@@ -33,8 +33,8 @@ fn running(without_leader: WithoutLeader, peers: u64) -> (Node, JoinHandle<Resul
 
 /// As the contract says.
 fn serve(node: &Node, log: &Log, ready: Ready) {
-    log.apply(Record { entries: ready.entries, hard_state: ready.hard_state, ..Record::default() });
-    for entry in ready.committed_entries {
+    log.apply(Record { entries: ready.entries.to_vec(), hard_state: ready.hard_state, ..Record::default() });
+    for entry in ready.committed_entries.to_vec() {
         let change = ConfChangeV2::from_entry(&entry).unwrap();
         change.into_iter().for_each(|change| drop(node.apply_conf_change(change).unwrap()));
     }
@@ -194,7 +194,7 @@ impl Storage for Elsewhere {
         self.0.initial_state()
     }
 
-    fn entries(&self, _: Index, _: Index, _: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, _: Index, _: Index, _: u64, _: &mut Entries) -> Result<(), StorageError> {
         Err(StorageError::Uncached)
     }
 

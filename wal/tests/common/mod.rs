@@ -88,7 +88,7 @@ pub fn entries(range: std::ops::Range<u64>, term: u64, len: usize) -> Vec<Entry>
 }
 
 pub fn append(group: u64, entries: Vec<Entry>, hard_state: Option<HardState>) -> GroupWrite {
-    write(group, 1, GroupOp::Append { entries, hard_state })
+    write(group, 1, GroupOp::Append { entries: entries.into(), hard_state })
 }
 
 pub fn truncate(group: u64, index: u64, term: u64) -> GroupWrite {

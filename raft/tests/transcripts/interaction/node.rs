@@ -49,7 +49,7 @@ impl EnvStorage {
             Some(_) if !entries.is_empty() => Err("can't apply snapshot and entries at the same time".to_owned()),
             Some(snapshot) => self.mem.install_snapshot(snapshot.clone()).map_err(|e| e.to_string()),
             None => {
-                self.mem.append(entries);
+                self.mem.append(&entries.to_vec().into());
                 Ok(())
             }
         }
@@ -61,8 +61,8 @@ impl Storage for EnvStorage {
         self.mem.initial_state()
     }
 
-    fn entries(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
-        self.mem.entries(low, high, max_bytes)
+    fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        self.mem.entries(low, high, max_bytes, page)
     }
 
     fn term(&self, index: Index) -> Result<Term, StorageError> {

@@ -29,11 +29,11 @@ pub fn ready(ready: &Ready, messages: &[Message]) -> String {
             entries.iter().for_each(|e| writeln!(out, "{}", entry(e)).unwrap());
         }
     };
-    list(&mut out, "Entries", &ready.entries);
+    list(&mut out, "Entries", &ready.entries.to_vec());
     if let Some(s) = ready.snapshot.as_ref().filter(|s| !s.is_empty()) {
         writeln!(out, "Snapshot {}", snapshot(s)).unwrap();
     }
-    list(&mut out, "CommittedEntries", &ready.committed_entries);
+    list(&mut out, "CommittedEntries", &ready.committed_entries.to_vec());
     if !messages.is_empty() {
         writeln!(out, "Messages:").unwrap();
         messages.iter().for_each(|m| writeln!(out, "{}", message(m, "")).unwrap());

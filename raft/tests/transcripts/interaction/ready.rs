@@ -19,8 +19,8 @@ impl Env {
         let messages: Vec<Message> = ready.messages.iter().chain(&append).chain(&apply).cloned().collect();
         self.output.print(&print::ready(&ready, &messages));
         if !is_async {
-            self.persist(id, ready.hard_state, &ready.entries, ready.snapshot.as_ref())?;
-            self.apply(id, &ready.committed_entries);
+            self.persist(id, ready.hard_state, &ready.entries.to_vec(), ready.snapshot.as_ref())?;
+            self.apply(id, &ready.committed_entries.to_vec());
         }
         self.in_flight.extend(ready.messages);
         let node = self.node(id);
@@ -102,7 +102,7 @@ fn append_work(id: u64, ready: &Ready, held: Vec<Message>) -> Option<Message> {
         return None;
     }
     let append = StorageAppend {
-        entries: ready.entries.clone(),
+        entries: ready.entries.to_vec(),
         hard_state: ready.hard_state,
         snapshot: ready.snapshot.clone(),
         responses: held,
@@ -116,7 +116,7 @@ fn apply_work(id: u64, ready: &Ready) -> Option<Message> {
     if ready.committed_entries.is_empty() {
         return None;
     }
-    let entries = ready.committed_entries.clone();
+    let entries = ready.committed_entries.to_vec();
     let done = Body::StorageApplyResp { entries: entries.clone() };
     let done = Message { from: ReplicaId::APPLY_THREAD, to: ReplicaId(id), term: Term::NONE, body: done };
     let body = Body::StorageApply { entries, responses: vec![done] };

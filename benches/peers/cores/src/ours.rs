@@ -1,0 +1,140 @@
+//! Our core in the harness, in both modes.
+
+use crate::group::{COMMAND, Replica};
+use bytes::Bytes;
+use pontoon_raft::{
+    ConfState, Config, Entries, Index, MemStorage, Message, RawNode, Ready, ReplicaId, Snapshot, SnapshotMeta, Term,
+};
+
+/// A replica whose driver reports writes and applies later (the engine's mode), or, `SYNC`, at once by `advance`.
+pub struct Ours<const SYNC: bool> {
+    raft: RawNode<MemStorage>,
+    /// Used again and again.
+    ready: Ready,
+    released: Vec<Message>,
+    applied: u64,
+    bytes: usize,
+    now: u64,
+}
+
+/// The mode that the engine uses.
+pub type Asynchronous = Ours<false>;
+/// The mode of tests.
+pub type Synchronous = Ours<true>;
+
+/// A storage of a group of three that begins at index 1.
+#[must_use]
+pub fn storage() -> MemStorage {
+    let conf_state = ConfState::new((1..=3).map(ReplicaId).collect(), Vec::new());
+    let meta = SnapshotMeta { index: Index(1), term: Term(1), conf_state };
+    let mut storage = MemStorage::new();
+    storage.install_snapshot(Snapshot { meta, ..Snapshot::default() }).expect("it is empty");
+    storage
+}
+
+/// What the engine sets, with deadlines that the harness never reaches.
+#[must_use]
+pub fn config(id: u64, asynchronous: bool) -> Config {
+    Config {
+        id: ReplicaId(id),
+        election_tick: 1 << 31,
+        heartbeat_tick: 1 << 30,
+        check_quorum: true,
+        pre_vote: true,
+        step_down_on_removal: true,
+        disable_proposal_forwarding: true,
+        strict: true,
+        async_storage_writes: asynchronous,
+        seed: 7,
+        ..Config::default()
+    }
+}
+
+fn number(id: ReplicaId) -> usize {
+    id.0 as usize - 1
+}
+
+impl<const SYNC: bool> Ours<SYNC> {
+    fn apply(&mut self, entries: &Entries) {
+        for run in entries.runs() {
+            self.applied += run.iter().filter(|e| !e.data.is_empty()).count() as u64;
+            self.bytes += run.iter().map(|e| e.data.len()).sum::<usize>();
+        }
+    }
+
+    /// The core alone.
+    #[must_use]
+    pub fn into_core(self) -> RawNode<MemStorage> {
+        self.raft
+    }
+}
+
+impl<const SYNC: bool> Replica for Ours<SYNC> {
+    type Message = Message;
+
+    fn group() -> [Self; 3] {
+        let replica = |id| {
+            let raft = RawNode::new(&config(id, !SYNC), storage(), 0).expect("a good configuration");
+            Ours { raft, ready: Ready::default(), released: Vec::new(), applied: 0, bytes: 0, now: 0 }
+        };
+        let mut group = [replica(1), replica(2), replica(3)];
+        group[0].raft.campaign(0);
+        let mut out = Vec::new();
+        loop {
+            group.iter_mut().for_each(|r| r.work(&mut out));
+            if out.is_empty() {
+                return group;
+            }
+            out.drain(..).for_each(|(to, m)| group[to].step(m));
+        }
+    }
+
+    fn propose(&mut self, batch: usize) {
+        let commands = (0..batch).map(|_| Bytes::from(vec![7; COMMAND])).collect();
+        self.raft.propose_batch(self.now, commands).expect("it leads");
+    }
+
+    fn step(&mut self, message: Message) {
+        self.raft.step(self.now, message).expect("a good message");
+    }
+
+    fn work(&mut self, out: &mut Vec<(usize, Message)>) {
+        let mut ready = std::mem::take(&mut self.ready);
+        while self.raft.has_ready() {
+            self.raft.ready_into(&mut ready);
+            let storage = self.raft.storage_mut();
+            storage.append(&ready.entries);
+            if let Some(hard_state) = ready.hard_state {
+                storage.set_hard_state(hard_state);
+            }
+            out.extend(ready.messages.drain(..).map(|m| (number(m.to), m)));
+            self.apply(&ready.committed_entries);
+            if SYNC {
+                self.raft.advance(self.now);
+                continue;
+            }
+            if ready.awaits_persist {
+                self.raft.on_persisted(self.now, ready.number, &mut self.released);
+                out.extend(self.released.drain(..).map(|m| (number(m.to), m)));
+            }
+            if let Some(last) = ready.committed_entries.last() {
+                self.raft.on_applied(self.now, last.index);
+            }
+        }
+        self.ready = ready;
+    }
+
+    fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    fn compact(&mut self) {
+        let upto = self.raft.basic_status().applied.prev();
+        self.raft.storage_mut().compact(upto).expect("applied and not compacted yet");
+    }
+
+    fn idle(&mut self, ticks: u64) {
+        self.now += ticks;
+        self.raft.tick(self.now);
+    }
+}

@@ -1,0 +1,231 @@
+//! A piece of the log: consecutive entries as a list of shared runs.
+//!
+//! Leaves to others: what the piece is (unstable, stored, committed, handed out). A run is as long as the proposal or
+//! message that brought it, so that work per run is work per batch.
+//! Invariant: no run is empty, and each begins where the one before ends.
+
+use crate::entry::Entry;
+use crate::entry_run::EntryRun;
+use crate::ids::Index;
+use std::collections::vec_deque::{self, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::iter::Flatten;
+
+/// Consecutive entries. Clearing keeps the memory of the list.
+#[derive(Clone, Debug, Default)]
+pub struct Entries {
+    /// Ascending.
+    runs: VecDeque<EntryRun>,
+}
+
+impl Entries {
+    /// No entries, no memory.
+    #[must_use]
+    pub const fn new() -> Entries {
+        Entries { runs: VecDeque::new() }
+    }
+
+    /// The first entry.
+    #[must_use]
+    pub fn first(&self) -> Option<&Entry> {
+        self.runs.front().and_then(|r| r.first())
+    }
+
+    /// The last entry.
+    #[must_use]
+    pub fn last(&self) -> Option<&Entry> {
+        self.runs.back().and_then(|r| r.last())
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match (self.runs.front(), self.runs.back()) {
+            (Some(front), Some(back)) => front.first_index().lag_to(back.first_index()) as usize + back.len(),
+            _ => 0,
+        }
+    }
+
+    /// Are there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The entries, ascending.
+    pub fn iter(&self) -> Flatten<vec_deque::Iter<'_, EntryRun>> {
+        self.runs.iter().flatten()
+    }
+
+    /// The runs, ascending.
+    pub fn runs(&self) -> impl Iterator<Item = &EntryRun> {
+        self.runs.iter()
+    }
+
+    /// The entries as a list of their own.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<Entry> {
+        let mut all = Vec::with_capacity(self.len());
+        self.runs.iter().for_each(|r| all.extend_from_slice(r));
+        all
+    }
+
+    /// Sum of the entries' encoded sizes.
+    #[must_use]
+    pub fn encoded_size(&self) -> u64 {
+        self.runs.iter().map(EntryRun::encoded_size).sum()
+    }
+
+    /// Sum of the entries' payloads.
+    #[must_use]
+    pub fn payload_size(&self) -> u64 {
+        self.runs.iter().map(EntryRun::payload_size).sum()
+    }
+
+    /// The entry at `index`, if it is among these.
+    #[must_use]
+    pub fn get(&self, index: Index) -> Option<&Entry> {
+        let run = self.runs.get(self.run_at(index)?)?;
+        run.get(run.first_index().lag_to(index) as usize)
+    }
+
+    /// Appends a run.
+    ///
+    /// # Panics
+    /// If it does not begin where the last one ends.
+    pub fn push(&mut self, run: EntryRun) {
+        if run.is_empty() {
+            return;
+        }
+        let follows = self.runs.back().is_none_or(|b| b.first_index().plus(b.len() as u64) == run.first_index());
+        assert!(follows, "a gap before {}: {:?}", run.first_index(), self.last());
+        self.runs.push_back(run);
+    }
+
+    /// Takes the oldest run off.
+    pub fn pop_run(&mut self) -> Option<EntryRun> {
+        self.runs.pop_front()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.runs.clear();
+    }
+
+    /// Forgets the entries from `index` on.
+    pub fn cut_from(&mut self, index: Index) {
+        while let Some(back) = self.runs.back().filter(|b| b.first_index().plus(b.len() as u64) > index) {
+            let rest = back.between(Index::NONE, index);
+            self.runs.pop_back();
+            self.push(rest);
+        }
+    }
+
+    /// Forgets the entries up to and including `index`.
+    pub fn drop_to(&mut self, index: Index) {
+        while let Some(front) = self.runs.front_mut().filter(|f| f.first_index() <= index) {
+            let rest = index.next().0 - front.first_index().0;
+            if rest < front.len() as u64 {
+                *front = front.part(rest as usize..front.len());
+                return;
+            }
+            self.runs.pop_front();
+        }
+    }
+
+    /// Appends entries of `[low, high)` to `page`: as many as keep it within `max_bytes` of encoded size, but at
+    /// least one if it is empty.
+    pub fn read(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) {
+        let mut size = page.encoded_size();
+        let from = self.run_at(low).unwrap_or(self.runs.len());
+        for run in self.runs.range(from..).take_while(|r| r.first_index() < high) {
+            let wanted = run.between(low, high);
+            let mut fitting = wanted.prefix(max_bytes.saturating_sub(size));
+            if fitting.is_empty() && page.is_empty() {
+                fitting = wanted.part(0..1.min(wanted.len()));
+            }
+            let rest = fitting.len() < wanted.len();
+            size = size.saturating_add(fitting.encoded_size());
+            page.push(fitting);
+            if rest {
+                return;
+            }
+        }
+    }
+
+    /// The entries of `[low, high)`, if a single run holds them all within `max_bytes` of encoded size.
+    #[must_use]
+    pub fn single_run(&self, low: Index, high: Index, max_bytes: u64) -> Option<EntryRun> {
+        let run = self.runs.get(self.run_at(low)?)?.between(low, high);
+        (run.len() as u64 == low.lag_to(high) && run.encoded_size() <= max_bytes).then_some(run)
+    }
+
+    /// Everything as one run: copied only if there are several.
+    #[must_use]
+    pub fn to_run(&self) -> EntryRun {
+        match self.runs.len() {
+            0 => EntryRun::default(),
+            1 => self.runs[0].clone(),
+            _ => self.to_vec().into(),
+        }
+    }
+
+    /// An idle group keeps no large empty list.
+    pub fn shrink(&mut self) {
+        const KEEP: usize = 16;
+        if self.runs.is_empty() && self.runs.capacity() > KEEP {
+            self.runs.shrink_to(KEEP);
+        }
+    }
+
+    /// The run that holds `index`, if one may: mostly the last.
+    fn run_at(&self, index: Index) -> Option<usize> {
+        let last = self.runs.len().checked_sub(1)?;
+        if self.runs[last].first_index() <= index {
+            return Some(last);
+        }
+        self.runs.partition_point(|r| r.first_index() <= index).checked_sub(1)
+    }
+}
+
+impl From<Vec<Entry>> for Entries {
+    fn from(entries: Vec<Entry>) -> Entries {
+        EntryRun::from(entries).into()
+    }
+}
+
+impl From<EntryRun> for Entries {
+    fn from(run: EntryRun) -> Entries {
+        let mut entries = Entries::new();
+        entries.push(run);
+        entries
+    }
+}
+
+impl<'a> IntoIterator for &'a Entries {
+    type Item = &'a Entry;
+    type IntoIter = Flatten<vec_deque::Iter<'a, EntryRun>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl PartialEq for Entries {
+    fn eq(&self, other: &Entries) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Entries {}
+
+/// However the entries are split into runs.
+impl Hash for Entries {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.len().hash(state);
+        self.iter().for_each(|e| e.hash(state));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! A run of entries that is shared instead of copied: from a proposal or a message into the log, both followers'
+//! appends, the write and the state machine.
+//!
+//! Leaves to others: whether the entries follow one another (`check`), lists of runs (`entries`). This is the one
+//! place of the core that counts references; nothing is synchronised.
+//! Invariant: entries are immutable once the run was cloned (raft-core S40); the sizes are their sums.
+
+use crate::entry::Entry;
+use crate::ids::{Index, LogPos};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Entries in a row; a clone costs the same for one and for a thousand. A part keeps the whole in memory.
+#[derive(Clone, Default)]
+pub struct EntryRun {
+    /// The whole run; nothing if empty.
+    shared: Option<Arc<[Entry]>>,
+    /// The part of it that this is.
+    begin: usize,
+    /// Its end (exclusive).
+    end: usize,
+    /// Index of the first entry, kept here so that a search touches no entry.
+    first: Index,
+    /// Bytes in encoded form: the unit of message and page limits.
+    encoded: u64,
+    /// Bytes of payload: the unit of the in-flight and uncommitted limits.
+    payload: u64,
+}
+
+impl EntryRun {
+    /// Index of the first entry; 0 if empty or not appended yet.
+    #[must_use]
+    pub fn first_index(&self) -> Index {
+        self.first
+    }
+
+    /// Sum of the entries' encoded sizes.
+    #[must_use]
+    pub fn encoded_size(&self) -> u64 {
+        self.encoded
+    }
+
+    /// Sum of the entries' payloads.
+    #[must_use]
+    pub fn payload_size(&self) -> u64 {
+        self.payload
+    }
+
+    /// A part, by places in this run.
+    ///
+    /// # Panics
+    /// If it does not lie within the run.
+    #[must_use]
+    pub fn part(&self, places: Range<usize>) -> EntryRun {
+        if places == (0..self.len()) {
+            return self.clone();
+        }
+        let (begin, end) = (self.begin + places.start, self.begin + places.end);
+        assert!(begin <= end && end <= self.end, "a part of {} entries: {places:?}", self.len());
+        let shared = self.shared.as_ref().filter(|_| begin < end).map(Arc::clone);
+        EntryRun { shared, begin, end, ..EntryRun::default() }.measured()
+    }
+
+    /// The entries with indexes in `[low, high)`.
+    #[must_use]
+    pub fn between(&self, low: Index, high: Index) -> EntryRun {
+        let place = |index: Index| usize::try_from(self.first.lag_to(index)).unwrap_or(usize::MAX).min(self.len());
+        let end = place(high);
+        self.part(place(low).min(end)..end)
+    }
+
+    /// The longest prefix within `max_bytes` of encoded size, perhaps nothing.
+    #[must_use]
+    pub fn prefix(&self, max_bytes: u64) -> EntryRun {
+        if self.encoded <= max_bytes {
+            return self.clone();
+        }
+        let mut size = 0_u64;
+        let fits = |e: &&Entry| {
+            size = size.saturating_add(e.encoded_size());
+            size <= max_bytes
+        };
+        self.part(0..self.iter().take_while(fits).count())
+    }
+
+    /// Gives the entries of a proposal their places in the log. What others share stays as it is (S40).
+    pub(crate) fn place(&mut self, first: LogPos) {
+        for (entry, index) in self.entries_mut().iter_mut().zip(first.index.0..) {
+            (entry.term, entry.index) = (first.term, Index(index));
+        }
+        self.measure();
+    }
+
+    /// Replaces one entry of a proposal, in this copy alone (S40).
+    pub(crate) fn replace(&mut self, place: usize, entry: Entry) {
+        self.entries_mut()[place] = entry;
+        self.measure();
+    }
+
+    fn entries_mut(&mut self) -> &mut [Entry] {
+        match &mut self.shared {
+            Some(shared) => &mut Arc::make_mut(shared)[self.begin..self.end],
+            None => &mut [],
+        }
+    }
+
+    fn measure(&mut self) {
+        let (mut encoded, mut payload) = (0, 0);
+        for entry in self.iter() {
+            encoded += entry.encoded_size();
+            payload += entry.payload_size();
+        }
+        self.first = self.first().map_or(Index::NONE, |e| e.index);
+        (self.encoded, self.payload) = (encoded, payload);
+    }
+
+    fn measured(mut self) -> EntryRun {
+        self.measure();
+        self
+    }
+
+    fn new(shared: Arc<[Entry]>) -> EntryRun {
+        let end = shared.len();
+        EntryRun { shared: Some(shared).filter(|_| end > 0), end, ..EntryRun::default() }.measured()
+    }
+}
+
+impl Deref for EntryRun {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        match &self.shared {
+            Some(shared) => &shared[self.begin..self.end],
+            None => &[],
+        }
+    }
+}
+
+impl From<Vec<Entry>> for EntryRun {
+    fn from(entries: Vec<Entry>) -> EntryRun {
+        EntryRun::new(entries.into())
+    }
+}
+
+/// One allocation if the iterator knows its length.
+impl FromIterator<Entry> for EntryRun {
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> EntryRun {
+        EntryRun::new(entries.into_iter().collect())
+    }
+}
+
+impl<'a> IntoIterator for &'a EntryRun {
+    type Item = &'a Entry;
+    type IntoIter = std::slice::Iter<'a, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl PartialEq for EntryRun {
+    fn eq(&self, other: &EntryRun) -> bool {
+        self[..] == other[..]
+    }
+}
+
+impl Eq for EntryRun {}
+
+impl Hash for EntryRun {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self[..].hash(state);
+    }
+}
+
+impl fmt::Debug for EntryRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
