@@ -27,37 +27,43 @@ impl Entries {
 
     /// The first entry.
     #[must_use]
+    #[inline]
     pub fn first(&self) -> Option<&Entry> {
         self.runs.front().and_then(|r| r.first())
     }
 
     /// The last entry.
     #[must_use]
+    #[inline]
     pub fn last(&self) -> Option<&Entry> {
         self.runs.back().and_then(|r| r.last())
     }
 
     /// Number of entries.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         match (self.runs.front(), self.runs.back()) {
-            (Some(front), Some(back)) => front.first_index().lag_to(back.first_index()) as usize + back.len(),
+            (Some(front), Some(back)) => front.first_index().lag_to(back.end_index()) as usize,
             _ => 0,
         }
     }
 
     /// Are there none?
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// The entries, ascending.
+    #[inline]
     pub fn iter(&self) -> Flatten<vec_deque::Iter<'_, EntryRun>> {
         self.runs.iter().flatten()
     }
 
     /// The runs, ascending.
+    #[inline]
     pub fn runs(&self) -> impl Iterator<Item = &EntryRun> {
         self.runs.iter()
     }
@@ -72,6 +78,7 @@ impl Entries {
 
     /// Sum of the entries' encoded sizes.
     #[must_use]
+    #[inline]
     pub fn encoded_size(&self) -> u64 {
         self.runs.iter().map(EntryRun::encoded_size).sum()
     }
@@ -84,6 +91,7 @@ impl Entries {
 
     /// The entry at `index`, if it is among these.
     #[must_use]
+    #[inline]
     pub fn get(&self, index: Index) -> Option<&Entry> {
         let run = self.runs.get(self.run_at(index)?)?;
         run.get(run.first_index().lag_to(index) as usize)
@@ -93,28 +101,31 @@ impl Entries {
     ///
     /// # Panics
     /// If it does not begin where the last one ends.
+    #[inline]
     pub fn push(&mut self, run: EntryRun) {
         if run.is_empty() {
             return;
         }
-        let follows = self.runs.back().is_none_or(|b| b.first_index().plus(b.len() as u64) == run.first_index());
+        let follows = self.runs.back().is_none_or(|b| b.end_index() == run.first_index());
         assert!(follows, "a gap before {}: {:?}", run.first_index(), self.last());
         self.runs.push_back(run);
     }
 
     /// Takes the oldest run off.
+    #[inline]
     pub fn pop_run(&mut self) -> Option<EntryRun> {
         self.runs.pop_front()
     }
 
     /// Forgets everything.
+    #[inline]
     pub fn clear(&mut self) {
         self.runs.clear();
     }
 
     /// Forgets the entries from `index` on.
     pub fn cut_from(&mut self, index: Index) {
-        while let Some(back) = self.runs.back().filter(|b| b.first_index().plus(b.len() as u64) > index) {
+        while let Some(back) = self.runs.back().filter(|b| b.end_index() > index) {
             let rest = back.between(Index::NONE, index);
             self.runs.pop_back();
             self.push(rest);
@@ -140,16 +151,12 @@ impl Entries {
         let from = self.run_at(low).unwrap_or(self.runs.len());
         for run in self.runs.range(from..).take_while(|r| r.first_index() < high) {
             let wanted = run.between(low, high);
-            let mut fitting = wanted.prefix(max_bytes.saturating_sub(size));
-            if fitting.is_empty() && page.is_empty() {
-                fitting = wanted.part(0..1.min(wanted.len()));
+            size = size.saturating_add(wanted.encoded_size());
+            if size > max_bytes {
+                let left = max_bytes.saturating_sub(size - wanted.encoded_size());
+                return page.push(wanted.prefix(left, page.is_empty()));
             }
-            let rest = fitting.len() < wanted.len();
-            size = size.saturating_add(fitting.encoded_size());
-            page.push(fitting);
-            if rest {
-                return;
-            }
+            page.push(wanted);
         }
     }
 
@@ -179,6 +186,7 @@ impl Entries {
     }
 
     /// The run that holds `index`, if one may: mostly the last.
+    #[inline]
     fn run_at(&self, index: Index) -> Option<usize> {
         let last = self.runs.len().checked_sub(1)?;
         if self.runs[last].first_index() <= index {

@@ -30,20 +30,44 @@ pub struct EntryRun {
 }
 
 impl EntryRun {
+    /// Number of entries.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.end - self.begin
+    }
+
+    /// Are there none?
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.end == self.begin
+    }
+
+    /// The index behind the last entry.
+    #[must_use]
+    #[inline]
+    pub fn end_index(&self) -> Index {
+        self.first.plus(self.len() as u64)
+    }
+
     /// Index of the first entry; 0 if empty or not appended yet.
     #[must_use]
+    #[inline]
     pub fn first_index(&self) -> Index {
         self.first
     }
 
     /// Sum of the entries' encoded sizes.
     #[must_use]
+    #[inline]
     pub fn encoded_size(&self) -> u64 {
         self.encoded
     }
 
     /// Sum of the entries' payloads.
     #[must_use]
+    #[inline]
     pub fn payload_size(&self) -> u64 {
         self.payload
     }
@@ -65,22 +89,20 @@ impl EntryRun {
 
     /// The entries with indexes in `[low, high)`.
     #[must_use]
+    #[inline]
     pub fn between(&self, low: Index, high: Index) -> EntryRun {
         let place = |index: Index| usize::try_from(self.first.lag_to(index)).unwrap_or(usize::MAX).min(self.len());
         let end = place(high);
         self.part(place(low).min(end)..end)
     }
 
-    /// The longest prefix within `max_bytes` of encoded size, perhaps nothing.
+    /// The longest prefix within `max_bytes` of encoded size; perhaps nothing, unless `one` entry must be there.
     #[must_use]
-    pub fn prefix(&self, max_bytes: u64) -> EntryRun {
-        if self.encoded <= max_bytes {
-            return self.clone();
-        }
-        let mut size = 0_u64;
+    pub fn prefix(&self, max_bytes: u64, one: bool) -> EntryRun {
+        let (mut size, mut first) = (0_u64, one);
         let fits = |e: &&Entry| {
             size = size.saturating_add(e.encoded_size());
-            size <= max_bytes
+            std::mem::take(&mut first) || size <= max_bytes
         };
         self.part(0..self.iter().take_while(fits).count())
     }
@@ -130,6 +152,7 @@ impl EntryRun {
 impl Deref for EntryRun {
     type Target = [Entry];
 
+    #[inline]
     fn deref(&self) -> &[Entry] {
         match &self.shared {
             Some(shared) => &shared[self.begin..self.end],

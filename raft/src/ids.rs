@@ -36,6 +36,7 @@ impl Term {
 
     /// The following term.
     #[must_use]
+    #[inline]
     pub fn next(self) -> Term {
         Term(self.0.checked_add(1).expect("decoders refuse u64::MAX"))
     }
@@ -47,24 +48,28 @@ impl Index {
 
     /// The following index.
     #[must_use]
+    #[inline]
     pub fn next(self) -> Index {
         Index(self.0.checked_add(1).expect("decoders refuse u64::MAX"))
     }
 
     /// The index before; stays at 0.
     #[must_use]
+    #[inline]
     pub fn prev(self) -> Index {
         Index(self.0.saturating_sub(1))
     }
 
     /// `self + n`.
     #[must_use]
+    #[inline]
     pub fn plus(self, n: u64) -> Index {
         Index(self.0.checked_add(n).expect("decoders refuse u64::MAX"))
     }
 
     /// Number of entries in `(self, last]`; 0 when `last` lies behind.
     #[must_use]
+    #[inline]
     pub fn lag_to(self, last: Index) -> u64 {
         last.0.saturating_sub(self.0)
     }
@@ -80,18 +85,21 @@ impl ReplicaId {
 
     /// Is this nobody?
     #[must_use]
+    #[inline]
     pub fn is_none(self) -> bool {
         self == ReplicaId::NONE
     }
 
     /// Is this one of the two storage threads?
     #[must_use]
+    #[inline]
     pub fn is_local_target(self) -> bool {
         self == ReplicaId::APPEND_THREAD || self == ReplicaId::APPLY_THREAD
     }
 
     /// May a member of a group have this id?
     #[must_use]
+    #[inline]
     pub fn is_valid_member(self) -> bool {
         !self.is_none() && !self.is_local_target()
     }
@@ -103,6 +111,7 @@ impl LogPos {
 
     /// The position (`term`, `index`).
     #[must_use]
+    #[inline]
     pub fn new(term: Term, index: Index) -> LogPos {
         LogPos { term, index }
     }

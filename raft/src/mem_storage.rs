@@ -109,6 +109,7 @@ impl Storage for MemStorage {
         Ok(())
     }
 
+    #[inline]
     fn term(&self, index: Index) -> Result<Term, StorageError> {
         if index < self.base.index {
             return Err(StorageError::Compacted);
@@ -119,10 +120,12 @@ impl Storage for MemStorage {
         self.entries.get(index).map(|e| e.term).ok_or(StorageError::Unavailable)
     }
 
+    #[inline]
     fn first_index(&self) -> Index {
         self.base.index.next()
     }
 
+    #[inline]
     fn last_index(&self) -> Index {
         self.base.index.plus(self.entries.len() as u64)
     }

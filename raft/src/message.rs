@@ -249,6 +249,7 @@ impl Body {
 
     /// Only a node's own calls and storage threads may say this (raft-core 4.1).
     #[must_use]
+    #[inline]
     pub fn is_local(&self) -> bool {
         matches!(
             self,
@@ -266,6 +267,7 @@ impl Body {
 
     /// An answer, which only a tracked peer may give (raft-core 4.1).
     #[must_use]
+    #[inline]
     pub fn is_response(&self) -> bool {
         matches!(
             self,
@@ -282,6 +284,7 @@ impl Body {
 
     /// Leaves only when everything unstable at the moment of sending is durable (raft-core S6, S7).
     #[must_use]
+    #[inline]
     pub fn is_after_append(&self) -> bool {
         match self {
             Body::AppendResp(resp) => resp.reject.is_none() || !mutant::is(Mutant::EarlyRefusals),

@@ -16,6 +16,7 @@ pub struct ReadyNumber(pub u64);
 impl ReadyNumber {
     /// The following number.
     #[must_use]
+    #[inline]
     pub fn next(self) -> ReadyNumber {
         ReadyNumber(self.0.checked_add(1).expect("no replica lives for 2^64 turns"))
     }

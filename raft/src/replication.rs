@@ -57,6 +57,9 @@ impl<S: Storage> Raft<S> {
             return false;
         }
         let (next, blocked) = (progress.next(), progress.is_window_full());
+        if empty == Empty::Skip && next > self.log.last_index() {
+            return false;
+        }
         let Ok(prev_term) = self.log.term(next.prev()) else { return self.send_snapshot(to) };
         let read = if blocked { Ok(EntryRun::default()) } else { self.entries_from(next) };
         let entries = match read {

@@ -55,28 +55,34 @@ impl Unstable {
         Unstable { snapshot: None, snapshot_in_progress: false, offset, in_progress: offset, entries: Entries::new() }
     }
 
+    #[inline]
     pub(crate) fn offset(&self) -> Index {
         self.offset
     }
 
+    #[inline]
     pub(crate) fn in_progress(&self) -> Index {
         self.in_progress
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
+    #[inline]
     pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_deref()
     }
 
     /// The snapshot, unless it was handed out already.
+    #[inline]
     pub(crate) fn next_snapshot(&self) -> Option<&Snapshot> {
         if self.snapshot_in_progress { None } else { self.snapshot() }
     }
 
     /// Last index of this part, if it has any.
+    #[inline]
     pub(crate) fn last_index(&self) -> Option<Index> {
         match self.entries.len() as u64 {
             0 => self.snapshot().map(|s| s.meta.index),
@@ -85,6 +91,7 @@ impl Unstable {
     }
 
     /// Term at `index`, if this part knows it.
+    #[inline]
     pub(crate) fn term(&self, index: Index) -> Option<Term> {
         if index < self.offset {
             return self.snapshot().filter(|s| s.meta.index == index).map(|s| s.meta.term);
@@ -93,28 +100,33 @@ impl Unstable {
     }
 
     /// Everything that is here, handed out or not.
+    #[inline]
     pub(crate) fn entries(&self) -> &Entries {
         &self.entries
     }
 
     /// Appends what was not handed out for writing.
+    #[inline]
     pub(crate) fn read_next(&self, into: &mut Entries) {
         if self.has_next_entries() {
             self.entries.read(self.in_progress, Index(u64::MAX), u64::MAX, into);
         }
     }
 
+    #[inline]
     pub(crate) fn has_next_entries(&self) -> bool {
         self.in_progress < self.end()
     }
 
     /// Everything was handed out for writing.
+    #[inline]
     pub(crate) fn accept(&mut self) {
         self.in_progress = self.end();
         self.snapshot_in_progress = self.snapshot.is_some();
     }
 
     /// Storage holds everything up to `pos`, if that entry is (still) the one here.
+    #[inline]
     pub(crate) fn stable_to(&mut self, pos: LogPos) -> StableOutcome {
         let Some(term) = self.term(pos.index) else { return StableOutcome::Missing };
         if pos.index < self.offset {
@@ -171,6 +183,7 @@ impl Unstable {
     }
 
     /// The index behind the last one.
+    #[inline]
     fn end(&self) -> Index {
         self.offset.plus(self.entries.len() as u64)
     }

@@ -36,6 +36,7 @@ impl Inflights {
     }
 
     /// A message up to `last` with this much payload left. The caller asked `is_full` before.
+    #[inline]
     pub fn add(&mut self, last: Index, bytes: u64) {
         assert!(!self.is_full(), "an append was sent into a full window");
         assert!(self.window.back().is_none_or(|(newest, _)| *newest < last), "appends leave in order");
@@ -44,6 +45,7 @@ impl Inflights {
     }
 
     /// Everything up to `index` has arrived.
+    #[inline]
     pub fn free_to(&mut self, index: Index) {
         while let Some((last, bytes)) = self.window.front().copied()
             && last <= index
@@ -58,6 +60,7 @@ impl Inflights {
 
     /// May nothing more leave?
     #[must_use]
+    #[inline]
     pub fn is_full(&self) -> bool {
         let WindowLimits { max_msgs, max_bytes } = self.limits;
         let full = self.window.len() >= max_msgs || (max_bytes != 0 && self.bytes >= max_bytes);

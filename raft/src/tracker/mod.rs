@@ -48,6 +48,7 @@ impl Tracker {
 
     /// Window of each member.
     #[must_use]
+    #[inline]
     pub fn limits(&self) -> WindowLimits {
         self.limits
     }
@@ -64,6 +65,7 @@ impl Tracker {
 
     /// Number of members.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.members.len()
     }
@@ -76,46 +78,54 @@ impl Tracker {
 
     /// The `at`-th member's id, ascending: lets a caller walk and send without holding a borrow.
     #[must_use]
+    #[inline]
     pub fn id_at(&self, at: usize) -> Option<ReplicaId> {
         self.members.get(at).map(|m| m.id)
     }
 
     /// The member `id`.
     #[must_use]
+    #[inline]
     pub fn get(&self, id: ReplicaId) -> Option<&Member> {
         self.position(id).ok().map(|at| &self.members[at])
     }
 
     /// The member `id`.
+    #[inline]
     pub fn get_mut(&mut self, id: ReplicaId) -> Option<&mut Member> {
         self.position(id).ok().map(|at| &mut self.members[at])
     }
 
     /// The progress of `id`.
     #[must_use]
+    #[inline]
     pub fn progress(&self, id: ReplicaId) -> Option<&Progress> {
         self.get(id).map(|m| &m.progress)
     }
 
     /// The progress of `id`.
+    #[inline]
     pub fn progress_mut(&mut self, id: ReplicaId) -> Option<&mut Progress> {
         self.get_mut(id).map(|m| &mut m.progress)
     }
 
     /// Is `id` a member?
     #[must_use]
+    #[inline]
     pub fn contains(&self, id: ReplicaId) -> bool {
         self.position(id).is_ok()
     }
 
     /// Does `id` vote in either half?
     #[must_use]
+    #[inline]
     pub fn is_voter(&self, id: ReplicaId) -> bool {
         self.get(id).is_some_and(|m| m.roles.is_voter())
     }
 
     /// Is `id` a member without a vote?
     #[must_use]
+    #[inline]
     pub fn is_learner(&self, id: ReplicaId) -> bool {
         self.get(id).is_some_and(|m| m.roles.is_learner())
     }
@@ -231,6 +241,7 @@ impl Tracker {
         self.members.retain(|m| m.roles != Roles::NONE);
     }
 
+    #[inline]
     fn position(&self, id: ReplicaId) -> Result<usize, usize> {
         self.members.binary_search_by_key(&id, |m| m.id)
     }

@@ -106,6 +106,7 @@ impl Progress {
     }
 
     /// An append with `entries` entries and `bytes` of payload has left.
+    #[inline]
     pub fn sent(&mut self, entries: usize, bytes: u64) {
         match &mut self.flow {
             Flow::Replicate { window, paused } => {
@@ -123,6 +124,7 @@ impl Progress {
 
     /// The member holds everything up to `index` durably. False if that is not news.
     #[must_use]
+    #[inline]
     pub fn acked(&mut self, index: Index) -> bool {
         if index <= self.matched {
             return false;
@@ -157,6 +159,7 @@ impl Progress {
     }
 
     /// Everything up to `index` has left the window.
+    #[inline]
     pub fn free_window_to(&mut self, index: Index) {
         if let Flow::Replicate { window, .. } = &mut self.flow {
             window.free_to(index);
@@ -164,6 +167,7 @@ impl Progress {
     }
 
     /// Try again: an answer came.
+    #[inline]
     pub fn resume(&mut self) {
         self.set_paused(false);
     }
@@ -175,6 +179,7 @@ impl Progress {
 
     /// Is the member fed by nothing now?
     #[must_use]
+    #[inline]
     pub fn is_paused(&self) -> bool {
         match self.flow {
             Flow::Probe { paused } | Flow::Replicate { paused, .. } => paused,
@@ -184,22 +189,26 @@ impl Progress {
 
     /// Is the window full? Never, unless replicating.
     #[must_use]
+    #[inline]
     pub fn is_window_full(&self) -> bool {
         matches!(&self.flow, Flow::Replicate { window, .. } if window.is_full())
     }
 
     /// Would telling `commit` be news, and does the member hold entries that it could commit?
     #[must_use]
+    #[inline]
     pub fn may_raise_commit(&self, commit: Index) -> bool {
         commit > self.sent_commit && self.sent_commit < self.next.prev()
     }
 
     /// The member was told this commit.
+    #[inline]
     pub fn set_sent_commit(&mut self, commit: Index) {
         self.sent_commit = commit;
     }
 
     /// Heard of it, or the quorum check starts anew.
+    #[inline]
     pub fn set_active(&mut self, active: bool) {
         self.recently_active = active;
     }
@@ -212,18 +221,21 @@ impl Progress {
 
     /// Highest index known to be durable there.
     #[must_use]
+    #[inline]
     pub fn matched(&self) -> Index {
         self.matched
     }
 
     /// First index of the next append.
     #[must_use]
+    #[inline]
     pub fn next(&self) -> Index {
         self.next
     }
 
     /// How the member is fed.
     #[must_use]
+    #[inline]
     pub fn state(&self) -> FlowState {
         match self.flow {
             Flow::Probe { .. } => FlowState::Probe,
@@ -253,6 +265,7 @@ impl Progress {
         }
     }
 
+    #[inline]
     fn set_paused(&mut self, to: bool) {
         match &mut self.flow {
             Flow::Probe { paused } | Flow::Replicate { paused, .. } => *paused = to,
@@ -264,6 +277,7 @@ impl Progress {
         self.sent_commit = self.sent_commit.min(self.next.prev());
     }
 
+    #[inline]
     fn check(&self) {
         assert!(self.matched < self.next, "{self:?}");
     }

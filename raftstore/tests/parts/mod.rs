@@ -117,7 +117,7 @@ impl Disks {
         let of = |op| GroupWrite { group: G, replica, op };
         self.write(vec![
             of(GroupOp::Create { creation, hard_state: GroupSpec::hard_state() }),
-            of(GroupOp::Append { entries: entries.into(), hard_state }),
+            of(GroupOp::Append { entries, hard_state }),
         ]);
     }
 }

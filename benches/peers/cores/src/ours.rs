@@ -12,9 +12,24 @@ pub struct Ours<const SYNC: bool> {
     /// Used again and again.
     ready: Ready,
     released: Vec<Message>,
+    machine: Machine,
+    now: u64,
+}
+
+/// What is applied: a count and a sum, so that every entry is looked at.
+#[derive(Default)]
+struct Machine {
     applied: u64,
     bytes: usize,
-    now: u64,
+}
+
+impl Machine {
+    fn apply(&mut self, entries: &Entries) {
+        for run in entries.runs() {
+            self.applied += run.iter().filter(|e| !e.data.is_empty()).count() as u64;
+            self.bytes += run.iter().map(|e| e.data.len()).sum::<usize>();
+        }
+    }
 }
 
 /// The mode that the engine uses.
@@ -55,13 +70,6 @@ fn number(id: ReplicaId) -> usize {
 }
 
 impl<const SYNC: bool> Ours<SYNC> {
-    fn apply(&mut self, entries: &Entries) {
-        for run in entries.runs() {
-            self.applied += run.iter().filter(|e| !e.data.is_empty()).count() as u64;
-            self.bytes += run.iter().map(|e| e.data.len()).sum::<usize>();
-        }
-    }
-
     /// The core alone.
     #[must_use]
     pub fn into_core(self) -> RawNode<MemStorage> {
@@ -75,7 +83,7 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
     fn group() -> [Self; 3] {
         let replica = |id| {
             let raft = RawNode::new(&config(id, !SYNC), storage(), 0).expect("a good configuration");
-            Ours { raft, ready: Ready::default(), released: Vec::new(), applied: 0, bytes: 0, now: 0 }
+            Ours { raft, ready: Ready::default(), released: Vec::new(), machine: Machine::default(), now: 0 }
         };
         let mut group = [replica(1), replica(2), replica(3)];
         group[0].raft.campaign(0);
@@ -99,16 +107,16 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
     }
 
     fn work(&mut self, out: &mut Vec<(usize, Message)>) {
-        let mut ready = std::mem::take(&mut self.ready);
         while self.raft.has_ready() {
-            self.raft.ready_into(&mut ready);
+            self.raft.ready_into(&mut self.ready);
+            let ready = &mut self.ready;
             let storage = self.raft.storage_mut();
             storage.append(&ready.entries);
             if let Some(hard_state) = ready.hard_state {
                 storage.set_hard_state(hard_state);
             }
             out.extend(ready.messages.drain(..).map(|m| (number(m.to), m)));
-            self.apply(&ready.committed_entries);
+            self.machine.apply(&ready.committed_entries);
             if SYNC {
                 self.raft.advance(self.now);
                 continue;
@@ -121,11 +129,10 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
                 self.raft.on_applied(self.now, last.index);
             }
         }
-        self.ready = ready;
     }
 
     fn applied(&self) -> u64 {
-        self.applied
+        self.machine.applied
     }
 
     fn compact(&mut self) {
