@@ -120,7 +120,9 @@ impl Entries {
     /// Forgets everything.
     #[inline]
     pub fn clear(&mut self) {
-        self.runs.clear();
+        if !self.runs.is_empty() {
+            self.runs.clear();
+        }
     }
 
     /// Forgets the entries from `index` on.

@@ -132,13 +132,12 @@ impl<S: Storage> RaftLog<S> {
         if let Some(term) = self.unstable.term(index) {
             return Ok(term);
         }
-        if index < self.first_index().prev() {
-            return Err(StorageError::Compacted);
+        match self.unstable.snapshot() {
+            Some(s) if index < s.meta.index => Err(StorageError::Compacted),
+            // The storage may hold more by now than this log knows of.
+            _ if index >= self.unstable.offset() => Err(StorageError::Unavailable),
+            _ => self.storage.term(index),
         }
-        if index > self.last_index() {
-            return Err(StorageError::Unavailable);
-        }
-        self.storage.term(index)
     }
 
     /// The term there, or 0 if unknown: for printing and for comparing positions that are known to exist.

@@ -23,6 +23,8 @@ pub(crate) struct Unstable {
     in_progress: Index,
     /// The entries from `offset` on.
     entries: Entries,
+    /// The index behind the last entry.
+    end: Index,
 }
 
 /// What appending did to the entries that were there.
@@ -52,7 +54,14 @@ pub(crate) enum StableOutcome {
 impl Unstable {
     /// Nothing unstable; storage ends before `offset`.
     pub(crate) fn new(offset: Index) -> Unstable {
-        Unstable { snapshot: None, snapshot_in_progress: false, offset, in_progress: offset, entries: Entries::new() }
+        Unstable {
+            snapshot: None,
+            snapshot_in_progress: false,
+            offset,
+            in_progress: offset,
+            entries: Entries::new(),
+            end: offset,
+        }
     }
 
     #[inline]
@@ -84,10 +93,7 @@ impl Unstable {
     /// Last index of this part, if it has any.
     #[inline]
     pub(crate) fn last_index(&self) -> Option<Index> {
-        match self.entries.len() as u64 {
-            0 => self.snapshot().map(|s| s.meta.index),
-            n => Some(self.offset.plus(n - 1)),
-        }
+        if self.entries.is_empty() { self.snapshot().map(|s| s.meta.index) } else { Some(self.end.prev()) }
     }
 
     /// Term at `index`, if this part knows it.
@@ -115,13 +121,13 @@ impl Unstable {
 
     #[inline]
     pub(crate) fn has_next_entries(&self) -> bool {
-        self.in_progress < self.end()
+        self.in_progress < self.end
     }
 
     /// Everything was handed out for writing.
     #[inline]
     pub(crate) fn accept(&mut self) {
-        self.in_progress = self.end();
+        self.in_progress = self.end;
         self.snapshot_in_progress = self.snapshot.is_some();
     }
 
@@ -138,6 +144,7 @@ impl Unstable {
         self.entries.drop_to(pos.index);
         self.offset = pos.index.next();
         self.in_progress = self.in_progress.max(self.offset);
+        self.end = self.end.max(self.offset);
         self.entries.shrink();
         StableOutcome::Stable
     }
@@ -154,6 +161,7 @@ impl Unstable {
     pub(crate) fn restore(&mut self, snapshot: Snapshot) {
         self.offset = snapshot.meta.index.next();
         self.in_progress = self.offset;
+        self.end = self.offset;
         if !mutant::is(Mutant::RestoreKeepsTail) {
             self.entries.clear();
         }
@@ -164,7 +172,7 @@ impl Unstable {
     /// Puts `run` on; what was there from its first index on gives way.
     pub(crate) fn append(&mut self, run: EntryRun) -> Splice {
         let first = run.first_index();
-        let splice = if first == self.end() {
+        let splice = if first == self.end {
             Splice::Continued
         } else if first <= self.offset {
             self.entries.clear();
@@ -178,14 +186,9 @@ impl Unstable {
             }
             Splice::Truncated(first)
         };
+        self.end = run.end_index();
         self.entries.push(run);
         splice
-    }
-
-    /// The index behind the last one.
-    #[inline]
-    fn end(&self) -> Index {
-        self.offset.plus(self.entries.len() as u64)
     }
 }
 

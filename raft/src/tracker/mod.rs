@@ -267,7 +267,8 @@ impl Tracker {
         if mutant::is(Mutant::OneHalfCommits) && self.is_joint() {
             return half(Roles::INCOMING).max(half(Roles::OUTGOING));
         }
-        half(Roles::INCOMING).min(half(Roles::OUTGOING))
+        let incoming = half(Roles::INCOMING);
+        if self.is_joint() { incoming.min(half(Roles::OUTGOING)) } else { incoming }
     }
 
     fn vote(&self, answer: impl Fn(&Member) -> Option<bool>) -> VoteResult {

@@ -7,18 +7,21 @@ pub const COMMAND: usize = 16;
 /// Batches between two compactions keep about this many entries in each storage.
 const KEPT: u64 = 16_384;
 
+/// What is on its way to each replica.
+pub type Queues<M> = [Vec<M>; 3];
+
 /// One replica of some core.
 pub trait Replica: Sized {
     /// What it sends.
     type Message;
-    /// The three replicas, the first of them the leader, nothing on its way.
+    /// Three new replicas; the first campaigns.
     fn group() -> [Self; 3];
     /// Appends a batch of fresh commands here.
     fn propose(&mut self, batch: usize);
     /// Takes a message in.
     fn step(&mut self, message: Self::Message);
-    /// Does all work that is ready: stores, applies, reports; pushes what is to be sent, with the receiver's number.
-    fn work(&mut self, out: &mut Vec<(usize, Self::Message)>);
+    /// Does all work that is ready: stores, applies, reports; puts what is to be sent into the receivers' queues.
+    fn work(&mut self, queues: &mut Queues<Self::Message>);
     /// Commands applied here.
     fn applied(&self) -> u64;
     /// Drops all stored entries but the last.
@@ -30,17 +33,18 @@ pub trait Replica: Sized {
 /// Three replicas and what is on its way between them.
 pub struct Group<R: Replica> {
     replicas: [R; 3],
-    queues: [Vec<R::Message>; 3],
+    queues: Queues<R::Message>,
     inbox: Vec<R::Message>,
-    out: Vec<(usize, R::Message)>,
     proposed: u64,
     compacted: u64,
 }
 
 impl<R: Replica> Default for Group<R> {
     fn default() -> Group<R> {
-        let queues = [Vec::new(), Vec::new(), Vec::new()];
-        Group { replicas: R::group(), queues, inbox: Vec::new(), out: Vec::new(), proposed: 0, compacted: 0 }
+        let queues = [const { Vec::new() }; 3];
+        let mut group = Group { replicas: R::group(), queues, inbox: Vec::new(), proposed: 0, compacted: 0 };
+        group.settle();
+        group
     }
 }
 
@@ -73,14 +77,12 @@ impl<R: Replica> Group<R> {
     fn settle(&mut self) {
         let mut busy = true;
         while busy {
-            busy = false;
             for at in 0..3 {
                 std::mem::swap(&mut self.inbox, &mut self.queues[at]);
                 self.inbox.drain(..).for_each(|m| self.replicas[at].step(m));
-                self.replicas[at].work(&mut self.out);
-                busy |= !self.out.is_empty();
-                self.out.drain(..).for_each(|(to, m)| self.queues[to].push(m));
+                self.replicas[at].work(&mut self.queues);
             }
+            busy = self.queues.iter().any(|q| !q.is_empty());
         }
     }
 }

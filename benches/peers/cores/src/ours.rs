@@ -1,6 +1,6 @@
 //! Our core in the harness, in both modes.
 
-use crate::group::{COMMAND, Replica};
+use crate::group::{COMMAND, Queues, Replica};
 use bytes::Bytes;
 use pontoon_raft::{
     ConfState, Config, Entries, Index, MemStorage, Message, RawNode, Ready, ReplicaId, Snapshot, SnapshotMeta, Term,
@@ -65,8 +65,8 @@ pub fn config(id: u64, asynchronous: bool) -> Config {
     }
 }
 
-fn number(id: ReplicaId) -> usize {
-    id.0 as usize - 1
+fn send(messages: &mut Vec<Message>, queues: &mut Queues<Message>) {
+    messages.drain(..).for_each(|m| queues[m.to.0 as usize - 1].push(m));
 }
 
 impl<const SYNC: bool> Ours<SYNC> {
@@ -87,14 +87,7 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
         };
         let mut group = [replica(1), replica(2), replica(3)];
         group[0].raft.campaign(0);
-        let mut out = Vec::new();
-        loop {
-            group.iter_mut().for_each(|r| r.work(&mut out));
-            if out.is_empty() {
-                return group;
-            }
-            out.drain(..).for_each(|(to, m)| group[to].step(m));
-        }
+        group
     }
 
     fn propose(&mut self, batch: usize) {
@@ -106,7 +99,7 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
         self.raft.step(self.now, message).expect("a good message");
     }
 
-    fn work(&mut self, out: &mut Vec<(usize, Message)>) {
+    fn work(&mut self, queues: &mut Queues<Message>) {
         while self.raft.has_ready() {
             self.raft.ready_into(&mut self.ready);
             let ready = &mut self.ready;
@@ -115,7 +108,7 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
             if let Some(hard_state) = ready.hard_state {
                 storage.set_hard_state(hard_state);
             }
-            out.extend(ready.messages.drain(..).map(|m| (number(m.to), m)));
+            send(&mut ready.messages, queues);
             self.machine.apply(&ready.committed_entries);
             if SYNC {
                 self.raft.advance(self.now);
@@ -123,7 +116,7 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
             }
             if ready.awaits_persist {
                 self.raft.on_persisted(self.now, ready.number, &mut self.released);
-                out.extend(self.released.drain(..).map(|m| (number(m.to), m)));
+                send(&mut self.released, queues);
             }
             if let Some(last) = ready.committed_entries.last() {
                 self.raft.on_applied(self.now, last.index);

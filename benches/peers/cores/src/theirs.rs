@@ -1,6 +1,6 @@
 //! raft-rs 0.7 in the harness, with its memory storage and its default way of advancing.
 
-use crate::group::{COMMAND, Replica};
+use crate::group::{COMMAND, Queues, Replica};
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode};
@@ -60,8 +60,8 @@ impl Theirs {
     }
 }
 
-fn send(messages: Vec<Message>, out: &mut Vec<(usize, Message)>) {
-    out.extend(messages.into_iter().map(|m| (m.to as usize - 1, m)));
+fn send(messages: Vec<Message>, queues: &mut Queues<Message>) {
+    messages.into_iter().for_each(|m| queues[m.to as usize - 1].push(m));
 }
 
 impl Replica for Theirs {
@@ -75,14 +75,7 @@ impl Replica for Theirs {
         };
         let mut group = [replica(1), replica(2), replica(3)];
         group[0].raft.campaign().expect("it may");
-        let mut out = Vec::new();
-        loop {
-            group.iter_mut().for_each(|r| r.work(&mut out));
-            if out.is_empty() {
-                return group;
-            }
-            out.drain(..).for_each(|(to, m)| group[to].step(m));
-        }
+        group
     }
 
     fn propose(&mut self, batch: usize) {
@@ -96,21 +89,21 @@ impl Replica for Theirs {
         self.raft.step(message).expect("a good message");
     }
 
-    fn work(&mut self, out: &mut Vec<(usize, Message)>) {
+    fn work(&mut self, queues: &mut Queues<Message>) {
         while self.raft.has_ready() {
             let mut ready = self.raft.ready();
-            send(ready.take_messages(), out);
+            send(ready.take_messages(), queues);
             self.apply(&ready.take_committed_entries());
             self.store(ready.entries());
             if let Some(hard_state) = ready.hs() {
                 self.storage.wl().set_hardstate(hard_state.clone());
             }
-            send(ready.take_persisted_messages(), out);
+            send(ready.take_persisted_messages(), queues);
             let mut light = self.raft.advance(ready);
             if let Some(commit) = light.commit_index() {
                 self.storage.wl().mut_hard_state().commit = commit;
             }
-            send(light.take_messages(), out);
+            send(light.take_messages(), queues);
             self.apply(&light.take_committed_entries());
             self.raft.advance_apply();
         }
