@@ -36,7 +36,7 @@ fn messages_with_asides() {
     };
     let invitation = Invitation { creation: Arc::new(spec.creation()), disk: Incarnation(0x1122_3344_5566_7788) };
     let entry = Entry { term: Term(5), index: Index(8), ..Entry::normal(Bytes::from_static(b"set x")) };
-    let append = Append { prev: LogPos::new(Term(4), Index(7)), entries: vec![entry], commit: Index(6) };
+    let append = Append { prev: LogPos::new(Term(4), Index(7)), entries: vec![entry].into(), commit: Index(6) };
     let of = |birth, aside, to, body| {
         let message = Message { from: ReplicaId(2), to: ReplicaId(to), term: Term(5), body };
         GroupMessage { group: GroupId(7), epoch: 0, birth, aside, message }

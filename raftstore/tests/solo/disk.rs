@@ -6,7 +6,8 @@
 
 use bytes::{BufMut, Bytes};
 use pontoon_raft::{
-    Entry, HardState, Index, InitialState, MemStorage, ReplicaId, Snapshot, SnapshotMeta, Storage, StorageError, Term,
+    Entries, Entry, HardState, Index, InitialState, MemStorage, ReplicaId, Snapshot, SnapshotMeta, Storage,
+    StorageError, Term,
 };
 use pontoon_raftstore::codec::{
     DecodeError, Reader, decode_entry, encode_entry, put_blob, put_conf_state, put_hard_state, put_pos, put_varint,

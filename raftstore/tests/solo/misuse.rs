@@ -3,7 +3,7 @@
 use crate::disk::{Log, Record};
 use bytes::Bytes;
 use pontoon_raft::{
-    Body, ConfChangeType, ConfChangeV1, ConfChangeV2, Config, Entry, HardState, Index, InitialState, LogPos,
+    Body, ConfChangeType, ConfChangeV1, ConfChangeV2, Config, Entries, Entry, HardState, Index, InitialState, LogPos,
     MemStorage, Message, Peer, Ready, ReplicaId, Snapshot, Storage, StorageError, Term,
 };
 use pontoon_raftstore::error::{Halted, ReadyError, SoloError, Stopped};
@@ -218,7 +218,7 @@ impl Storage for Elsewhere {
 #[test]
 fn a_storage_that_breaks_its_contract_ends_the_node() {
     let mut stored = MemStorage::new();
-    stored.append(&[Entry { term: Term(1), index: Index(1), ..add(1).to_entry() }]);
+    stored.append(&vec![Entry { term: Term(1), index: Index(1), ..add(1).to_entry() }].into());
     stored.set_hard_state(HardState { term: Term(1), vote: ReplicaId::NONE, commit: Index(1) });
     let config = Config { id: ReplicaId(1), ..Config::default() };
     let (node, runner) = start(config, Box::new(Elsewhere(stored)), WithoutLeader::Fail).unwrap();
