@@ -279,10 +279,11 @@ impl Replica {
         if self.closed().is_some() {
             return false;
         }
-        self.append_staged(work);
-        self.ask_joined(work);
+        // Before the commands: they may fill what may be uncommitted to the brim, turn for turn.
         self.fill_in_disks(disks, work);
         self.drive_change(disks, work);
+        self.append_staged(work);
+        self.ask_joined(work);
         self.take_ready(work);
         self.drop_unused_snapshots(work);
         self.hand_out_fetches(work);

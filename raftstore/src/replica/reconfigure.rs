@@ -12,7 +12,7 @@ use crate::error::AdminError;
 use crate::ids::{Incarnation, Index, NodeId, ReplicaId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
 use crate::reconfigure::{Goal, Phase, ReconfigureStatus, Target, WhyAborted};
-use pontoon_raft::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, FlowState};
+use pontoon_raft::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, FlowState, ProgressStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -60,8 +60,8 @@ pub(super) struct Changing {
     catch_up: CatchUp,
     /// Who lacks most of them, and how much.
     behind: Option<(NodeId, u64)>,
-    /// Since when the disk of a node that is to be added is not known.
-    unknown_since: Option<Tick>,
+    /// Since when a node is waited for: its disk is not known, or it is needed for a quorum to come and not heard of.
+    waiting_since: Option<Tick>,
     /// The goal that was sealed last.
     sealed: Option<Goal>,
 }
@@ -71,7 +71,7 @@ impl Changing {
     pub(super) fn on_role(&mut self, leads: bool, now: Tick, timeout: u64) {
         self.proposed = None;
         self.behind = None;
-        self.unknown_since = None;
+        self.waiting_since = None;
         self.catch_up.clear();
         let until = if leads { Tick::MAX } else { now + PATIENCE * timeout };
         self.waiters.iter_mut().for_each(|w| w.until = until);
@@ -289,7 +289,7 @@ impl Replica {
                 self.propose_simple(Some(removal), nothing(), work);
             }
             Next::Switch { promoted, changes } => {
-                if self.caught_up(&promoted, goal, work) {
+                if self.caught_up(&promoted, goal, work) && self.has_quorum_to_come(goal, work) {
                     let joint = ConfChangeTransition::JointExplicit;
                     self.propose_change(joint, changes, nothing(), work);
                 }
@@ -302,13 +302,9 @@ impl Replica {
     fn add(&mut self, node: NodeId, disks: &Disks, work: &Work) {
         let Some(disk) = disks.get(&node) else {
             // This leader has not met it (yet).
-            let since = *self.changing.unknown_since.get_or_insert(work.now);
-            if work.now >= since + PATIENCE * self.limits.election_ticks {
-                self.give_up(WhyAborted::NoProgress(node), work);
-            }
-            return;
+            return self.wait_for_node(node, work);
         };
-        self.changing.unknown_since = None;
+        self.changing.waiting_since = None;
         let replica = self.machine.record.next_replica;
         let named = vec![(replica, node, *disk)];
         let learner = ConfChangeSingle::new(ConfChangeType::AddLearnerNode, replica);
@@ -344,6 +340,36 @@ impl Replica {
         self.changing.behind.is_none()
     }
 
+    /// Is a majority of the voters to come heard of? Behind the switch nothing is committed without them, and there is
+    /// no way back.
+    fn has_quorum_to_come(&mut self, goal: &Goal, work: &Work) -> bool {
+        let status = self.raft.status();
+        let record = &self.machine.record;
+        let is_heard = |node: &NodeId| {
+            let of_node = |p: &&(ReplicaId, ProgressStatus)| record.node_of(p.0) == Some(*node);
+            status.progress.iter().find(of_node).is_some_and(|(replica, p)| p.active || *replica == self.id)
+        };
+        let silent: Vec<NodeId> = goal.voters.iter().copied().filter(|node| !is_heard(node)).collect();
+        match silent.first() {
+            Some(first) if 2 * silent.len() >= goal.voters.len() => {
+                self.wait_for_node(*first, work);
+                false
+            }
+            _ => {
+                self.changing.waiting_since = None;
+                true
+            }
+        }
+    }
+
+    /// Nothing can go on without this node: waits for it, but not for ever.
+    fn wait_for_node(&mut self, node: NodeId, work: &Work) {
+        let since = *self.changing.waiting_since.get_or_insert(work.now);
+        if work.now >= since + PATIENCE * self.limits.election_ticks {
+            self.give_up(WhyAborted::NoProgress(node), work);
+        }
+    }
+
     /// This leader loses its vote when the joint configuration is left: a voter of the new one leaves it. Had the leader
     /// left it, it would have stepped down before the others knew that the entry is committed.
     fn hand_over_in_joint(&mut self, work: &Work) {
@@ -360,6 +386,7 @@ impl Replica {
     pub(super) fn on_sealed(&mut self, goal: Goal) {
         self.changing.catch_up.clear();
         self.changing.behind = None;
+        self.changing.waiting_since = None;
         self.changing.sealed = Some(goal);
     }
 

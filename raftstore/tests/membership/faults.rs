@@ -154,6 +154,19 @@ fn a_group_of_five_loses_two_and_serves() {
 }
 
 #[test]
+fn a_change_to_voters_without_a_living_majority_is_given_up() {
+    let mut c = cluster(3, &[1, 2, 3]);
+    lead_at(&mut c, 1);
+    c.cut_off.insert(NodeId(3));
+    c.ticks(30);
+    let cell = ask(&c, NodeId(1), target(&[1, 3], &[]));
+    assert_eq!(answer(&mut c, &cell), Err(AdminError::NoProgress(NodeId(3))));
+    expect_members(&mut c, &[1, 2, 3], &[]);
+    c.cut_off.clear();
+    change(&mut c, &[1, 3], &[]);
+}
+
+#[test]
 fn a_removed_node_that_slept_is_told_and_disturbs_nobody() {
     let mut c = cluster(4, &[1, 2, 3]);
     lead_at(&mut c, 1);
