@@ -2,7 +2,7 @@
 //! making sense.
 //!
 //! A file is blocks of 32 KiB of fragments: `crc u32 | length u16 | type u8`, in recycled files `| log number u32`, then
-//! the payload. A record's first fragment begins with its sequence number and count. Leaves to others: what follows
+//! the payload. A record begins with its sequence number and count, which may lie in several fragments. Leaves to others: what follows
 //! from it (`replay`). Stricter than RocksDB, which reads on behind zeros that begin where a record ends.
 //! Invariant: reads one block at a time; never fails on what a file holds; from `first` to `last` no number is missing.
 
@@ -89,7 +89,9 @@ enum Fragment<'a> {
 }
 
 fn fragment(block: &[u8], number: u64) -> Fragment<'_> {
-    if block.len() < HEADER {
+    // No room for the header that this file's writer uses: filled with zeros.
+    let no_room = block.len() < RECYCLABLE_HEADER && block.iter().all(|byte| *byte == 0);
+    if block.len() < HEADER || no_room {
         return Fragment::Trailer;
     }
     let (crc, len, kind) = (&block[..4], usize::from(u16::from_le_bytes([block[4], block[5]])), block[6]);
@@ -122,7 +124,7 @@ fn mask(crc: u32) -> u32 {
 impl WalFile {
     fn scan(mut self, mut file: File) -> io::Result<WalFile> {
         let mut block = Vec::with_capacity(BLOCK);
-        let mut open: Option<(u64, u64)> = None; // a record whose last fragment is still to come
+        let mut open: Option<Head> = None; // a record whose last fragment is still to come
         let mut ended = false;
         for at in (0..).step_by(BLOCK) {
             block.clear();
@@ -142,7 +144,7 @@ impl WalFile {
     }
 
     /// Reads a block; `Some`: the records end at this place of it.
-    fn walk(&mut self, at: u64, block: &[u8], open: &mut Option<(u64, u64)>) -> Option<usize> {
+    fn walk(&mut self, at: u64, block: &[u8], open: &mut Option<Head>) -> Option<usize> {
         let mut offset = 0;
         loop {
             match fragment(&block[offset..], self.number) {
@@ -167,25 +169,26 @@ impl WalFile {
     }
 
     /// One fragment more; what is wrong if it does not fit.
-    fn take(&mut self, kind: u8, payload: &[u8], open: &mut Option<(u64, u64)>) -> Result<(), String> {
-        match (kind, open.is_some()) {
-            (1 | 2, false) => *open = Some(self.follows(payload)?),
-            (3 | 4, true) => {}
-            (9.., false) => return Ok(()),
+    fn take(&mut self, kind: u8, payload: &[u8], open: &mut Option<Head>) -> Result<(), String> {
+        match (kind, open.as_mut()) {
+            (1 | 2, None) => open.insert(Head::default()).push(payload),
+            (3 | 4, Some(head)) => head.push(payload),
+            (9.., None) => return Ok(()),
             _ => return Err("fragments out of order".into()),
         }
         if matches!(kind, 1 | 4)
-            && let Some((sequence, count)) = open.take()
+            && let Some(head) = open.take()
         {
+            let (sequence, count) = self.follows(&head)?;
             self.first.get_or_insert(sequence);
             self.last = Some(sequence + count.max(1) - 1);
         }
         Ok(())
     }
 
-    /// Sequence number and count of a record that begins here, if it follows the one before.
-    fn follows(&self, payload: &[u8]) -> Result<(u64, u64), String> {
-        let (sequence, count) = sequence_and_count(payload).ok_or("a record without a sequence number")?;
+    /// Sequence number and count of a record, if it follows the one before.
+    fn follows(&self, head: &Head) -> Result<(u64, u64), String> {
+        let (sequence, count) = head.sequence_and_count().ok_or("a record without a sequence number")?;
         match self.last {
             Some(last) if sequence != last + 1 => Err(format!("sequence number {sequence} follows {last}")),
             _ => Ok((sequence, count)),
@@ -213,10 +216,26 @@ impl WalFile {
     }
 }
 
-fn sequence_and_count(payload: &[u8]) -> Option<(u64, u64)> {
-    let (sequence, rest) = payload.split_first_chunk()?;
-    let count: &[u8; 4] = rest.first_chunk()?;
-    Some((u64::from_le_bytes(*sequence) & (u64::MAX >> 8), u64::from(u32::from_le_bytes(*count))))
+/// The front of a record, gathered from its fragments: a block may end inside it, or even before its first byte.
+#[derive(Default)]
+struct Head {
+    bytes: [u8; BATCH_HEADER],
+    filled: usize,
+}
+
+impl Head {
+    fn push(&mut self, payload: &[u8]) {
+        let missing = &mut self.bytes[self.filled..];
+        let n = missing.len().min(payload.len());
+        missing[..n].copy_from_slice(&payload[..n]);
+        self.filled += n;
+    }
+
+    fn sequence_and_count(&self) -> Option<(u64, u64)> {
+        let (sequence, count) = self.bytes.split_first_chunk()?;
+        let count = u32::from_le_bytes(count.try_into().ok()?);
+        (self.filled == BATCH_HEADER).then_some((u64::from_le_bytes(*sequence) & (u64::MAX >> 8), u64::from(count)))
+    }
 }
 
 /// Groups of the blocks in a record's first fragment, as far as they can be read.
