@@ -95,6 +95,9 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
 fn run(file: &Path, runner: NewRunner) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
     let directives = datadriven::parse(&text)?;
+    if directives.is_empty() {
+        return Err("no directive in it".to_owned());
+    }
     let mut runner = runner();
     if std::env::var_os("REWRITE").is_some() && file.starts_with(own_folder()) {
         let outputs: Vec<String> = directives.iter().map(|d| runner.run(d)).collect();

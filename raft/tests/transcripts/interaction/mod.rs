@@ -153,8 +153,11 @@ impl Env {
     }
 
     fn compact(&mut self, d: &Directive) -> Outcome {
-        let id = d.key(0);
-        let compacted = self.node(id).raw.storage_mut().mem.compact(Index(d.key(1)));
+        let (id, upto) = (d.key(0), Index(d.key(1)));
+        let node = self.node(id);
+        // What was not applied yet is lost.
+        node.is_sound &= upto <= node.raw.basic_status().applied;
+        let compacted = node.raw.storage_mut().mem.compact(upto);
         match compacted {
             Ok(()) => self.raft_log(id),
             Err(StorageError::Compacted) => Err("requested index is unavailable due to compaction".to_owned()),

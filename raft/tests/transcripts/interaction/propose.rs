@@ -70,8 +70,13 @@ fn parse_operation(token: &str) -> Result<ConfChangeSingle, String> {
         "u" => ConfChangeType::UpdateNode,
         _ => return Err(format!("unknown input: {token}")),
     };
-    let digits = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
-    let id = if digits { id.parse().ok() } else { None }
-        .ok_or_else(|| format!("strconv.ParseUint: parsing {id:?}: invalid syntax"))?;
-    Ok(ConfChangeSingle { kind, id: ReplicaId(id) })
+    Ok(ConfChangeSingle { kind, id: ReplicaId(parse_id(id)?) })
+}
+
+/// As Go's `strconv.ParseUint`, errors included.
+fn parse_id(text: &str) -> Result<u64, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let why = if is_number { "value out of range" } else { "invalid syntax" };
+    let id = if is_number { text.parse().ok() } else { None };
+    id.ok_or_else(|| format!("strconv.ParseUint: parsing {text:?}: {why}"))
 }
