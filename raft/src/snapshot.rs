@@ -28,7 +28,8 @@ impl<S: Storage> Raft<S> {
             Some(snapshot) => Some(snapshot.clone()),
             None => self.log.storage().snapshot(to).ok(),
         };
-        let Some(snapshot) = found.filter(|s| !s.is_empty() && s.meta.index >= matched) else {
+        let strict = self.config.strict;
+        let Some(snapshot) = found.filter(|s| !s.is_empty() && (!strict || s.meta.index >= matched)) else {
             self.trace.note(|| Trace::SnapshotUnavailable { peer: to });
             return false;
         };

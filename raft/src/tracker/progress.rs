@@ -88,11 +88,11 @@ impl Progress {
     }
 
     /// A snapshot up to `pending` leaves for the member.
+    /// Without `Config::strict`, `pending` may lie below what is known: `next` is then wrong until an answer or a report.
     pub fn become_snapshot(&mut self, pending: Index) {
         self.next = pending.next();
         self.sent_commit = pending;
         self.flow = Flow::Snapshot { pending };
-        self.check();
     }
 
     /// The snapshot never arrived: probe behind what is known, not behind it (raft-core S18).
