@@ -7,6 +7,7 @@ use super::swarm::Fault;
 use super::world::{What, World};
 use crate::ids::NodeId;
 use crate::mem::{CrashPoint, MachineFault, Power, WriteFault};
+use crate::task::DurabilityMsg;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,10 +154,20 @@ impl World {
             _ => MachineFault::Durable,
         };
         self.nodes[&node].media.machines.values().for_each(|m| m.fail_next(broken));
+        if broken == MachineFault::Durable {
+            self.ask_durable(node);
+        }
         // The operator restarts such a node after a while.
         let (at, boot) = (self.soon(Duration::from_secs(15)), self.nodes[&node].boots);
         self.put(at, What::Exit(node, boot));
         true
+    }
+
+    /// Machines are asked rarely, and a restart begins the wait anew: the fault would seldom be met.
+    fn ask_durable(&mut self, node: NodeId) {
+        let Some(up) = self.nodes[&node].serving() else { return };
+        up.handle.router().mail().durability(DurabilityMsg::Ask);
+        self.wake_up(node);
     }
 
     fn snapshot_some(&mut self, node: NodeId) {
