@@ -210,15 +210,24 @@ impl<M: Driven> Loop<M> {
         }
     }
 
-    /// This node's share of what may be in flight.
+    /// As many as there may ever be here: if this node led everything.
     fn add_slots(&mut self) {
-        let me = self.engine.me().0;
-        let share = self.options.inflight / self.nodes + u64::from(me <= self.options.inflight % self.nodes);
-        for slot in 0..share as usize {
+        for slot in 0..self.options.inflight as usize {
             let waker = Waker::from(Arc::new(Bell { slot, queue: self.queue.0.clone() }));
             self.slots.push(Slot { waker, doing: Doing::Nothing, group: 0, began: Instant::now() });
             self.free.push(slot);
         }
+    }
+
+    /// Is there a free slot within this node's share? That is by the groups that it leads, and one at least.
+    fn has_room(&self) -> bool {
+        let all = self.groups.len() as u64;
+        let share = (self.options.inflight * self.led.len() as u64).div_ceil(all.max(1)).max(1);
+        !self.free.is_empty() && ((self.slots.len() - self.free.len()) as u64) < share
+    }
+
+    fn take_slot(&mut self) -> Option<usize> {
+        if self.has_room() { self.free.pop() } else { None }
     }
 
     /// Which groups are led here.
@@ -253,7 +262,7 @@ impl<M: Driven> Loop<M> {
         }
         match self.options.open_loop {
             None => {
-                while let Some(slot) = self.free.pop() {
+                while let Some(slot) = self.take_slot() {
                     if !self.begin(slot, Instant::now()) {
                         return;
                     }
@@ -263,7 +272,7 @@ impl<M: Driven> Loop<M> {
                 let every = Duration::from_secs_f64(self.nodes as f64 / rate);
                 while self.next_at <= Instant::now() {
                     // A full house keeps what is due waiting; its latency counts from when it was due.
-                    let Some(slot) = self.free.pop() else { return };
+                    let Some(slot) = self.take_slot() else { return };
                     let due = self.next_at;
                     self.next_at += every;
                     self.begin(slot, due);
@@ -324,7 +333,7 @@ impl<M: Driven> Loop<M> {
     /// Waits for answers and takes all there are.
     fn wait(&mut self, at_most: Duration) {
         let until_due = self.options.open_loop.map(|_| self.next_at.saturating_duration_since(Instant::now()));
-        let wait = until_due.filter(|_| !self.free.is_empty()).map_or(at_most, |d| d.min(at_most));
+        let wait = until_due.filter(|_| self.has_room()).map_or(at_most, |d| d.min(at_most));
         let mut next = self.queue.1.recv_timeout(wait).ok();
         let mut left = self.queue.1.len();
         while let Some(slot) = next {
