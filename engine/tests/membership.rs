@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, get, hard, kv, put, quick};
+use common::{Cluster, PATIENCE, get, hard, kv, put, quick, until_true};
 use pontoon::config::Span;
 use pontoon::kv::{KvMachine, KvStore};
 use pontoon::{
@@ -45,14 +45,6 @@ async fn change(cluster: &Cluster, to: &Target) -> Index {
     }
 }
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 fn handle(cluster: &Cluster, node: u64) -> Group<KvMachine> {
     cluster.group(NodeId(node), 1)
 }
@@ -71,7 +63,7 @@ async fn a_group_moves_from_one_node_to_others_that_joined() {
     // 2 and 3 were told of node 1 only; they find each other through its table.
     for (node, other) in [(1, 2), (1, 3), (2, 3), (3, 2)] {
         let up = |p: &pontoon::Peer| p.node == NodeId(other) && p.link == LinkState::Up && p.disk.is_some();
-        eventually("links between all", || cluster.engines[&NodeId(node)].peers().iter().any(up)).await;
+        until_true("links between all", || cluster.engines[&NodeId(node)].peers().iter().any(up)).await;
     }
     let second = cluster.engines[&NodeId(2)].clone();
     let mut events = second.events();
@@ -81,7 +73,7 @@ async fn a_group_moves_from_one_node_to_others_that_joined() {
     let leader = cluster.leader(1).await;
     let status = cluster.group::<KvMachine>(leader, 1).status();
     assert!(status.conf_index >= at && status.reconfigure.is_none_or(|r| r.phase == Phase::Done));
-    eventually("born by message", || second.group::<KvMachine>(GroupId(1)).is_ok()).await;
+    until_true("born by message", || second.group::<KvMachine>(GroupId(1)).is_ok()).await;
     let opened = Event::Opened(GroupId(1));
     let mut told = false;
     while !told {
@@ -100,7 +92,7 @@ async fn a_group_moves_from_one_node_to_others_that_joined() {
     change(&cluster, &target(&[2, 3], &[])).await;
     let first = cluster.engines[&NodeId(1)].clone();
     let gone = || matches!(first.status(GroupId(1)), Err(GroupError::Destroyed(_)));
-    eventually("the removed replica is destroyed", gone).await;
+    until_true("the removed replica is destroyed", gone).await;
     let stale = handle_of(&first);
     assert!(stale.is_err(), "no handle on what has left");
     put(&cluster, 1, "c", "3").await;
@@ -109,11 +101,11 @@ async fn a_group_moves_from_one_node_to_others_that_joined() {
 
     // And back again, as a learner, with a new replica id and all that was written meanwhile.
     change(&cluster, &target(&[2, 3], &[1])).await;
-    eventually("back again", || first.status(GroupId(1)).is_ok()).await;
+    until_true("back again", || first.status(GroupId(1)).is_ok()).await;
     let back = handle(&cluster, 1);
     let status = back.wait(|s| s.applied == s.commit && s.commit.0 > 0, PATIENCE).await.unwrap();
     assert!(status.replica.0 > 3, "{:?}", status.replica);
-    eventually("a learner", || members_of(&back.status()) == ([2, 3].map(NodeId).into(), [1].map(NodeId).into())).await;
+    until_true("a learner", || members_of(&back.status()) == ([2, 3].map(NodeId).into(), [1].map(NodeId).into())).await;
     assert_eq!(get(&cluster, NodeId(1), 1, "c").await.as_deref(), Some("3"));
     let view = back.read(Read::Local { max_staleness: Some(Duration::from_secs(30)) }).await.unwrap();
     assert_eq!(view.get(b"c").unwrap().as_deref(), Some(&b"3"[..]));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 #[allow(unused_imports, reason = "not every test waits")]
-pub use until::{PATIENCE, until};
+pub use until::{PATIENCE, until, until_true};
 
 pub struct Cluster {
     dir: TempDir,
