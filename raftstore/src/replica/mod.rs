@@ -1,13 +1,14 @@
 //! One group's copy on this node: the core, what waits on it, and what of its work is on its way.
 //!
 //! Each file has one subject and its own sub-struct: `propose`, `read`, `ready` (writes), `apply`, `snapshot`, `truncate`,
-//! `lead` (leadership, status), `peers` (who may speak, envelopes), `membership` (changes as applied), `reconfigure`
-//! (driving them) with `plan` and `catch_up`, `work` (what a turn collects).
+//! `fetches`, `lead` (leadership, status), `peers` (who may speak, envelopes), `membership` (changes as applied),
+//! `reconfigure` (driving them) with `plan` and `catch_up`, `work` (what a turn collects).
 //! Leaves to others: threads, inboxes, disks and sockets. Events come in through `on_*`; work goes out into `Work`.
 //! Invariant: `RawNode::on_persisted` is called from `ready` only, for writes that the log writer reported durable.
 
 mod apply;
 mod catch_up;
+mod fetches;
 mod lead;
 mod membership;
 mod peers;
@@ -31,6 +32,7 @@ use crate::proposal::{AdminSlot, Proposal, ReadRequest};
 use crate::router::GroupCell;
 use crate::task::{Fetched, GroupMessage, Newborn};
 use apply::Applying;
+use fetches::Fetches;
 use lead::Leading;
 use peers::Peers;
 use pontoon_raft::{Body, Config as CoreConfig, HardState, Message, RawNode, StartError};
@@ -83,6 +85,8 @@ pub struct Replica {
     machine: Applying,
     /// Snapshots built, sent, received.
     snapshots: Snapshots,
+    /// Catch-up reads under way.
+    fetches: Fetches,
     /// Who was heard of, who is told what.
     peers: Peers,
     /// Changes of members, driven and awaited.
@@ -137,6 +141,7 @@ impl Replica {
             writes: Writes::with_lazy(hard_state),
             machine: Applying::new(record, &stored.truncated),
             snapshots: Snapshots::default(),
+            fetches: Fetches::default(),
             peers: Peers::default(),
             changing: Changing::default(),
             leading: Leading::default(),
@@ -231,6 +236,7 @@ impl Replica {
     /// Entries that the core asked for are here, or the log begins later now (then the core sends a snapshot).
     pub fn on_fetched(&mut self, fetched: Fetched, work: &mut Work) {
         use crate::env::ReadLogError;
+        self.fetches.ended(fetched.follower);
         if self.closed().is_some() {
             return;
         }
@@ -294,7 +300,8 @@ impl Replica {
 
     fn hand_out_fetches(&mut self, work: &mut Work) {
         self.raft.storage_mut().clear_loans();
-        for fetch in self.raft.take_fetches() {
+        // What is not begun now is named again when the read under way has ended.
+        for fetch in self.raft.take_fetches().into_iter().filter(|f| self.fetches.begin(f.to)) {
             work.letters.push(Letter::fetch(self.poller, self.group, fetch));
         }
     }

@@ -16,6 +16,7 @@ use pontoon_raftstore::ids::{GroupId, NodeId};
 use pontoon_raftstore::mem::{MachineFault, WriteFault};
 use pontoon_raftstore::proposal::AdminDone;
 use pontoon_raftstore::testing::{KvOp, KvRet};
+use pontoon_raftstore::turn::Active;
 use std::time::Duration;
 
 fn three() -> Cluster {
@@ -272,6 +273,32 @@ fn a_laggard_is_served_from_the_log_or_by_a_snapshot() {
     assert_equal_contents(&mut c);
     c.crash_and_restart(laggard);
     c.put("after", "restart").unwrap();
+    assert_equal_contents(&mut c);
+}
+
+#[test]
+fn catch_up_reads_do_not_pile_up_before_a_slow_reader() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    let laggard = others(&c, leader)[0];
+    c.cut_off.insert(laggard);
+    let write = |c: &mut Cluster, n: u8| {
+        let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), Bytes::new())])).unwrap();
+        c.ticks(1);
+        assert!(slot.take().unwrap().is_ok());
+    };
+    (0..60).for_each(|n| write(&mut c, n));
+    c.cut_off.clear();
+    c.nodes.get_mut(&leader).unwrap().hung.insert("log_reader");
+    (60..250).for_each(|n| write(&mut c, n));
+    let node = c.nodes.get_mut(&leader).unwrap();
+    let mut turns = 0;
+    while node.parts.log_reader.turn(c.now).worked {
+        turns += 1;
+    }
+    assert_eq!(turns, 1, "turns of at most 64 reads each, for one laggard");
+    node.hung.clear();
+    c.ticks(20);
     assert_equal_contents(&mut c);
 }
 
