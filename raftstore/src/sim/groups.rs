@@ -59,7 +59,7 @@ impl World {
 
     /// The end of a group is ordered. False: too few are left.
     pub(super) fn destroy_group(&mut self) -> bool {
-        let candidates: Vec<GroupId> = self.living().into_iter().filter(|g| *g > SPARED).collect();
+        let candidates = self.destroyable();
         if candidates.is_empty() {
             return false;
         }
@@ -69,6 +69,11 @@ impl World {
         self.clients.drop_group(id);
         self.spread(id, Duration::from_secs(6));
         true
+    }
+
+    /// Groups that may end.
+    pub(super) fn destroyable(&self) -> Vec<GroupId> {
+        self.living().into_iter().filter(|g| *g > SPARED).collect()
     }
 
     fn spread(&mut self, group: GroupId, within: Duration) {

@@ -14,7 +14,7 @@ impl World {
     pub(super) fn owe_faults(&mut self) {
         let kinds: Vec<Fault> = self.swarm.faults.iter().map(|f| f.0).collect();
         for fault in kinds {
-            let at = self.soon(self.swarm.fault_phase / 2).after(Duration::from_secs(3));
+            let at = self.soon(self.swarm.fault_phase / 4).after(Duration::from_secs(3));
             self.put(at, What::Owed(fault));
         }
     }
@@ -23,8 +23,16 @@ impl World {
         if self.healed || self.effect(fault) > 0 {
             return;
         }
-        self.strike(fault);
-        let again = self.soon(Duration::from_secs(2)).after(Duration::from_secs(1));
+        let again = if fault == Fault::DestroyGroup {
+            // It must be told to all nodes, and be there: one that is destroyed unborn counts for nothing.
+            let is_there = !self.destroyable().is_empty();
+            self.strike(if is_there { fault } else { Fault::CreateGroup });
+            self.soon(Duration::from_secs(2)).after(Duration::from_secs(6))
+        } else {
+            self.strike(fault);
+            // Each strike draws its node, group and point anew, and many a draw meets nothing.
+            self.soon(Duration::from_millis(500)).after(Duration::from_millis(100))
+        };
         self.put(again, What::Owed(fault));
     }
 
