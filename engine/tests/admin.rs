@@ -3,11 +3,10 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, kv, put};
+use common::{Cluster, kv, put, until};
 use pontoon::kv::KvMachine;
 use pontoon::{Engine, NodeId};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -105,12 +104,9 @@ async fn with_the_token_groups_are_changed_and_mistakes_are_told() {
 
 /// A leader of a new term may still be finding out that it leads.
 async fn until_led(engine: &Engine, path: &str, body: &str) -> (u16, Value) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let answer = ask(engine, "POST", path, Some(TOKEN), body).await;
-        if answer.0 != 421 || Instant::now() > deadline {
-            return answer;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("it leads", async || match ask(engine, "POST", path, Some(TOKEN), body).await {
+        answer if answer.0 == 421 => Err(answer),
+        answer => Ok(answer),
+    })
+    .await
 }

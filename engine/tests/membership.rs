@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, get, hard, kv, put, quick, until_true};
+use common::{Cluster, PATIENCE, get, hard, kv, put, quick, until, until_true};
 use pontoon::config::Span;
 use pontoon::kv::{KvMachine, KvStore};
 use pontoon::{
@@ -12,7 +12,7 @@ use pontoon::{
 };
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn target(voters: &[u64], learners: &[u64]) -> Target {
     let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
@@ -33,16 +33,11 @@ async fn join(cluster: &mut Cluster, dir: &Path, node: u64) {
 
 /// Asks whoever leads until the members are as wanted.
 async fn change(cluster: &Cluster, to: &Target) -> Index {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    until("the change ends", async || {
         let leader = cluster.leader(1).await;
-        let error = match cluster.group::<KvMachine>(leader, 1).reconfigure(to.clone()).await {
-            Ok(index) => return index,
-            Err(error) => error,
-        };
-        assert!(Instant::now() < deadline, "{error}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        cluster.group::<KvMachine>(leader, 1).reconfigure(to.clone()).await
+    })
+    .await
 }
 
 fn handle(cluster: &Cluster, node: u64) -> Group<KvMachine> {

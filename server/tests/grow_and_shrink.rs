@@ -14,7 +14,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::PATIENCE;
+use support::{PATIENCE, until, until_true};
 use tokio::task::JoinSet;
 
 const GROUPS: u16 = 4;
@@ -57,11 +57,8 @@ impl Load {
 
     /// Waits until so many more writes were acknowledged than now.
     async fn goes_on(&self, what: &str) {
-        let (target, began) = (self.acknowledged.load(Ordering::Relaxed) + 20 * WRITERS, Instant::now());
-        while self.acknowledged.load(Ordering::Relaxed) < target {
-            assert!(began.elapsed() < PATIENCE, "no writes {what}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let target = self.acknowledged.load(Ordering::Relaxed) + 20 * WRITERS;
+        until_true(what, || self.acknowledged.load(Ordering::Relaxed) >= target).await;
     }
 }
 
@@ -91,16 +88,14 @@ fn pontoon(args: &[&str], nodes: &Nodes, at: u64) -> Output {
 /// Changes the members of all groups, asked at any node; again while a leader is being elected.
 async fn members(nodes: &Nodes, at: u64, voters: &str) {
     let began = Instant::now();
-    loop {
+    until(&format!("voters {voters}"), async || {
         let done = pontoon(&["group", "reconfigure", "all", "--voters", voters], nodes, at);
         let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        if done.status.success() && said.lines().filter(|l| l.contains("done")).count() == usize::from(GROUPS) {
-            println!("voters {voters} after {:?}", began.elapsed());
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "voters {voters}: {said}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        let all = said.lines().filter(|l| l.contains("done")).count() == usize::from(GROUPS);
+        if done.status.success() && all { Ok(()) } else { Err(said) }
+    })
+    .await;
+    println!("voters {voters} after {:?}", began.elapsed());
 }
 
 async fn led(nodes: &Nodes, ask: &[u64], by: &[u64]) {
@@ -136,15 +131,11 @@ async fn named(nodes: &Nodes, at: u64) -> Vec<String> {
 async fn names(nodes: &Nodes, at: u64, ids: &[u64]) {
     let mut want: Vec<String> = ids.iter().map(|id| nodes.node(*id).redis.clone()).collect();
     want.sort();
-    let began = Instant::now();
-    loop {
+    until(&format!("node {at} names {want:?}"), async || {
         let found = named(nodes, at).await;
-        if found == want {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "node {at} names {found:?}, not {want:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        if found == want { Ok(()) } else { Err(found) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,7 +150,7 @@ async fn one_three_five_three_one_under_load() {
     nodes.start(1).unwrap();
     led(&nodes, &[1], &[1]).await;
     let mut load = Load::start(&nodes.node(1).redis);
-    load.goes_on("on one node").await;
+    load.goes_on("writes on one node").await;
 
     for _ in 0..2 {
         let id = nodes.add().unwrap();
@@ -168,7 +159,7 @@ async fn one_three_five_three_one_under_load() {
     // Nodes that joined and hold nothing send clients to the right place.
     led(&nodes, &[1, 2, 3], &[1]).await;
     members(&nodes, 2, "1,2,3").await;
-    load.goes_on("on three nodes").await;
+    load.goes_on("writes on three nodes").await;
     names(&nodes, 3, &[1, 2, 3]).await;
 
     for _ in 0..2 {
@@ -177,24 +168,24 @@ async fn one_three_five_three_one_under_load() {
     }
     led(&nodes, &[4, 5], &[1, 2, 3]).await;
     members(&nodes, 5, "1,2,3,4,5").await;
-    load.goes_on("on five nodes").await;
+    load.goes_on("writes on five nodes").await;
     names(&nodes, 1, &[1, 2, 3, 4, 5]).await;
 
     nodes.kill(2).unwrap();
     nodes.kill(4).unwrap();
     led(&nodes, &[1, 3, 5], &[1, 3, 5]).await;
-    load.goes_on("on three of five").await;
+    load.goes_on("writes on three of five").await;
     nodes.start(2).unwrap();
     nodes.start(4).unwrap();
     led(&nodes, &[2, 4], &[1, 2, 3, 4, 5]).await;
 
     // The founder leaves; it goes on running, and so does the one that joined second.
     members(&nodes, 1, "3,4,5").await;
-    load.goes_on("without the founder").await;
+    load.goes_on("writes without the founder").await;
     names(&nodes, 5, &[3, 4, 5]).await;
     led(&nodes, &[1, 2], &[3, 4, 5]).await;
     members(&nodes, 3, "5").await;
-    load.goes_on("on the last node").await;
+    load.goes_on("writes on the last node").await;
     led(&nodes, &[1, 2, 3, 4, 5], &[5]).await;
 
     load.stop.store(true, Ordering::Relaxed);
