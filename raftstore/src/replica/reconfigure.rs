@@ -12,7 +12,9 @@ use crate::error::AdminError;
 use crate::ids::{Incarnation, Index, NodeId, ReplicaId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
 use crate::reconfigure::{Goal, Phase, ReconfigureStatus, Target, WhyAborted};
-use pontoon_raft::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, FlowState, ProgressStatus};
+use pontoon_raft::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, FlowState, ProgressStatus, Status,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -289,7 +291,8 @@ impl Replica {
                 self.propose_simple(Some(removal), nothing(), work);
             }
             Next::Switch { promoted, changes } => {
-                if self.caught_up(&promoted, goal, work) && self.has_quorum_to_come(goal, work) {
+                let status = self.raft.status();
+                if self.caught_up(&promoted, goal, &status, work) && self.has_quorum_to_come(goal, &status, work) {
                     let joint = ConfChangeTransition::JointExplicit;
                     self.propose_change(joint, changes, nothing(), work);
                 }
@@ -312,8 +315,7 @@ impl Replica {
     }
 
     /// Has everybody caught up who is to get a vote? Gives the goal up if somebody does not.
-    fn caught_up(&mut self, promoted: &[ReplicaId], goal: &Goal, work: &Work) -> bool {
-        let status = self.raft.status();
+    fn caught_up(&mut self, promoted: &[ReplicaId], goal: &Goal, status: &Status, work: &Work) -> bool {
         self.changing.behind = None;
         for replica in promoted {
             let progress = status.progress.iter().find(|p| p.0 == *replica).map(|p| p.1).unwrap_or_default();
@@ -342,8 +344,7 @@ impl Replica {
 
     /// Is a majority of the voters to come heard of? Behind the switch nothing is committed without them, and there is
     /// no way back.
-    fn has_quorum_to_come(&mut self, goal: &Goal, work: &Work) -> bool {
-        let status = self.raft.status();
+    fn has_quorum_to_come(&mut self, goal: &Goal, status: &Status, work: &Work) -> bool {
         let record = &self.machine.record;
         let is_heard = |node: &NodeId| {
             let of_node = |p: &&(ReplicaId, ProgressStatus)| record.node_of(p.0) == Some(*node);
