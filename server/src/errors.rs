@@ -63,6 +63,14 @@ pub(crate) fn no_leader() -> Reply {
     Reply::error(NO_LEADER)
 }
 
+/// A leader was known a moment ago: the client should not back off as from a broken cluster.
+pub(crate) fn in_handover(reply: Reply) -> Reply {
+    match reply {
+        Reply::Error(text) if text == NO_LEADER => Reply::error("TRYAGAIN the leader has just changed"),
+        other => other,
+    }
+}
+
 /// The replica left with a change of members, or never was here.
 fn is_elsewhere(error: &GroupError) -> bool {
     matches!(error, GroupError::NotFound(_) | GroupError::Destroyed(_))

@@ -3,15 +3,19 @@
 //! Leaves to others: cutting pipelines into lanes and putting answers back in order (`conn`).
 //! Invariant: once a command is refused, those behind it in the lane are refused too. The term is the fence: all writes of
 //! a lane carry the term of its start, and a term that was lost is never led again.
+//! Invariant: `CLUSTERDOWN` for want of a leader only after a handover's time without one: clients back off for long.
 
 use crate::cmd::{ReadCommand, WriteCommand};
-use crate::errors::{propose_error, read_error};
+use crate::errors::{in_handover, propose_error, read_error};
 use crate::node::ServerNode;
 use crate::resp::Reply;
 use pontoon::kv::KvMachine;
 use pontoon::{Applied, Group, Proposal, ProposeError, Read, Term};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What a handover of the leadership may take. Milliseconds as a rule; nodes even their leaders out by handovers.
+const HANDOVER: Duration = Duration::from_millis(500);
 
 type Answer = Result<Applied<pontoon::kv::KvResponse>, ProposeError>;
 
@@ -37,6 +41,8 @@ impl KeyCommand {
 pub(crate) struct Lane {
     node: Arc<ServerNode>,
     group: Group<KvMachine>,
+    /// A leader was known when the lane began.
+    led: bool,
     /// Why nothing behind is taken any more; its text, without the slot.
     refused: Option<Reply>,
     answers: Vec<(usize, Reply)>,
@@ -44,7 +50,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(node: Arc<ServerNode>, group: Group<KvMachine>) -> Lane {
-        Lane { node, group, refused: None, answers: Vec::new() }
+        Lane { node, group, led: false, refused: None, answers: Vec::new() }
     }
 
     /// What all are told where no replica of the group is here: nothing was tried.
@@ -55,6 +61,11 @@ impl Lane {
 
     /// Executes all; answers with the numbers given. True if anything was refused.
     pub(crate) async fn run(mut self, commands: Vec<(usize, KeyCommand)>) -> (Vec<(usize, Reply)>, bool) {
+        if commands.iter().any(|c| !matches!(c.1, KeyCommand::Read { local: true, .. })) {
+            let patience = HANDOVER.min(self.node.deadline);
+            let settled = self.group.wait(|s| s.leader.is_some() && s.transferring.is_none(), patience).await;
+            self.led = settled.is_ok();
+        }
         let term = self.group.status().term;
         let mut commands = commands.into_iter().peekable();
         while let Some((at, command)) = commands.next() {
@@ -108,15 +119,20 @@ impl Lane {
     }
 
     fn refuse(&mut self, at: usize, slot: u16, error: &ProposeError) {
-        let reply = propose_error(error, slot, &self.node);
+        let reply = self.moving(propose_error(error, slot, &self.node));
         self.refused.get_or_insert_with(|| behind(&reply, error.never_appended()));
         self.answers.push((at, reply));
+    }
+
+    /// A refusal as it stands, but for the want of a leader where there was one a moment ago.
+    fn moving(&self, reply: Reply) -> Reply {
+        if self.led { in_handover(reply) } else { reply }
     }
 
     async fn read_run(&mut self, run: Vec<(usize, ReadCommand)>, local: bool) {
         let slot = run[0].1.slot;
         if !local && !self.node.leads(&self.group) {
-            let reply = self.node.not_leader(slot);
+            let reply = self.moving(self.node.not_leader(slot));
             self.refused = Some(reply.clone());
             self.answers.extend(run.into_iter().map(|(at, _)| (at, reply.clone())));
             return;
@@ -133,7 +149,7 @@ impl Lane {
                 }
             }
             Err(error) => {
-                let reply = read_error(&error, slot, &self.node, &self.group);
+                let reply = self.moving(read_error(&error, slot, &self.node, &self.group));
                 self.refused = Some(reply.clone());
                 self.answers.extend(run.into_iter().map(|(at, _)| (at, reply.clone())));
             }
