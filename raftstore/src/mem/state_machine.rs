@@ -15,6 +15,7 @@ use crate::testing::{KvOp, KvRet, KvSlot, Map};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 use std::sync::Arc;
 
 /// Names the contents of one replica under one generation.
@@ -81,8 +82,8 @@ struct Inner {
     flushed: Contents,
     /// Visible.
     live: Contents,
-    /// Met once.
-    fault: Option<MachineFault>,
+    /// What fails next, at most one of each kind; each is met once.
+    faults: Vec<MachineFault>,
     /// Faults that were met.
     met: BTreeMap<MachineFault, u64>,
     /// What was staged since somebody looked, if somebody does.
@@ -91,9 +92,10 @@ struct Inner {
 
 impl Inner {
     fn take_fault(&mut self, fault: MachineFault) -> bool {
-        let met = self.fault == Some(fault);
-        if met {
-            self.fault = None;
+        let at = self.faults.iter().position(|f| *f == fault);
+        let met = at.is_some();
+        if let Some(at) = at {
+            self.faults.swap_remove(at);
             *self.met.entry(fault).or_default() += 1;
         }
         met
@@ -117,7 +119,7 @@ impl MemMachineDisk {
     pub fn crash(&self) {
         let mut inner = self.inner.lock();
         inner.live = inner.flushed.clone();
-        inner.fault = None;
+        inner.faults.clear();
     }
 
     /// A copy of what survives, as somebody might take of a directory.
@@ -136,9 +138,11 @@ impl MemMachineDisk {
         }
     }
 
-    /// Something fails next.
+    /// Something fails next. Replaces a fault of the same kind that was not met yet.
     pub fn fail_next(&self, fault: MachineFault) {
-        self.inner.lock().fault = Some(fault);
+        let mut inner = self.inner.lock();
+        inner.faults.retain(|f| discriminant(f) != discriminant(&fault));
+        inner.faults.push(fault);
     }
 
     /// The faults that machines met since the medium was made, and how often each.

@@ -35,6 +35,11 @@ impl Links {
         self.made.contains(&(a.min(b), a.max(b)))
     }
 
+    /// Are any two nodes linked?
+    pub(super) fn any(&self) -> bool {
+        !self.made.is_empty()
+    }
+
     /// Does `node` know that `of` had synced more than this?
     pub(super) fn knows_better(&self, node: NodeId, of: NodeId, than: StoreSeq) -> bool {
         self.heard.get(&(node, of)).is_some_and(|seq| *seq > than)

@@ -29,7 +29,10 @@ impl World {
             self.strike(if is_there { fault } else { Fault::CreateGroup });
             self.soon(Duration::from_secs(2)).after(Duration::from_secs(6))
         } else {
-            self.strike(fault);
+            // Where nobody is linked there is nothing to cut, and cuts would keep the nodes from ever meeting.
+            if !fault.is_cut() || self.links.any() {
+                self.strike(fault);
+            }
             // Each strike draws its node, group and point anew, and many a draw meets nothing.
             self.soon(Duration::from_millis(500)).after(Duration::from_millis(100))
         };
