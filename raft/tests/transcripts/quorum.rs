@@ -29,7 +29,7 @@ impl Runner for Quorum {
         let key = if directive.command == "vote" { "votes" } else { "idx" };
         let values = half(key).unwrap_or_default();
         if values.len() != order.len() {
-            return format!("error: mismatched input (explicit or _) for voters {order:?}: {values:?}");
+            return mismatch(order, &values);
         }
         let known = order.into_iter().zip(values).filter(|(_, v)| v != "_");
         let (first, second): (Half, Option<Half>) =
@@ -40,6 +40,21 @@ impl Runner for Quorum {
             other => panic!("unknown command {other}"),
         }
     }
+}
+
+/// Voters as Go prints a map, ascending; unknown is 0, a vote 2 for yes and 1 for no.
+fn mismatch(mut voters: Vec<u64>, values: &[String]) -> String {
+    voters.sort_unstable();
+    let voters: Vec<String> = voters.iter().map(|id| format!("{id}:{{}}")).collect();
+    let number = |v: &String| match v.as_str() {
+        "y" => "2".to_owned(),
+        "n" => "1".to_owned(),
+        "_" => "0".to_owned(),
+        index => index.to_owned(),
+    };
+    let values: Vec<String> = values.iter().map(number).collect();
+    let (voters, values) = (voters.join(" "), values.join(" "));
+    format!("error: mismatched input (explicit or _) for voters map[{voters}]: [{values}]")
 }
 
 fn committed(first: &Half, second: Option<&Half>, acks: &Acks) -> String {
@@ -98,12 +113,12 @@ fn check_majority(half: &Half, acks: &Acks, result: u64) -> String {
     }
     for id in half {
         let Some(known) = acks.get(id).filter(|known| **known > 0 && **known < result) else { continue };
-        for lower in [known - 1, 0] {
+        for (lower, shown) in [(known - 1, *known), (0, 0)] {
             let mut lowered = acks.clone();
             lowered.insert(*id, lower);
             let other = reached(half, &lowered);
             if other != result {
-                write!(out, "{} <-- overlaying {id}->{lower}", index(other)).unwrap();
+                write!(out, "{} <-- overlaying {id}->{shown}", index(other)).unwrap();
             }
         }
     }

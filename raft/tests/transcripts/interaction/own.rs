@@ -1,4 +1,4 @@
-//! Commands that the original's environment lacks: reads, snapshot reports, restarts, further limits.
+//! Commands that the original's environment lacks: founding, reads, snapshot reports, restarts, further limits.
 //!
 //! Only transcripts of our own use them. Invariant: every name here is one that the original's
 //! environment answers with `unknown command`, and that no recorded transcript holds.
@@ -22,6 +22,12 @@ impl Env {
                 Ok(())
             }
             "restart" => self.restart(d.key(0)),
+            "bootstrap" => {
+                let ids = d.arg("peers").map(Arg::scan_all::<u64>).unwrap_or_default();
+                let peer = |id: u64| Peer { id: ReplicaId(id), context: Bytes::from(format!("at-{id}")) };
+                let peers: Vec<Peer> = ids.into_iter().map(peer).collect();
+                self.call(d.key(0), |node, _| node.bootstrap(&peers)).map_err(|e| e.to_string())
+            }
             _ => return None,
         })
     }
