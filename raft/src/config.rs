@@ -123,3 +123,27 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever starts with six mistakes reads of six.
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let config = Config {
+            heartbeat_tick: 0,
+            election_tick: 0,
+            max_inflight_msgs: 0,
+            max_inflight_bytes: 1,
+            read_mode: ReadMode::Lease,
+            ..Config::default()
+        };
+        let fields: Vec<&str> = config.problems().iter().map(|p| p.field).collect();
+        let all = ["id", "heartbeat_tick", "election_tick", "max_inflight_msgs", "max_inflight_bytes", "read_mode"];
+        assert_eq!(fields, all);
+        let long = Config { id: ReplicaId(1), election_tick: 1 << 32, ..Config::default() };
+        assert_eq!(long.problems().len(), 1);
+        assert!(Config { id: ReplicaId(1), ..Config::default() }.problems().is_empty());
+    }
+}
