@@ -19,6 +19,9 @@ impl World {
         }
         let at = self.soon(self.swarm.fault_every * 2);
         self.put(at, What::Fault);
+        if self.debts_come_first() {
+            return;
+        }
         let total: u64 = self.swarm.faults.iter().map(|f| f.1).sum();
         let mut left = self.rng.below(total);
         let drawn = self.swarm.faults.iter().find(|(_, weight)| {

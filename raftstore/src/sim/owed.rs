@@ -6,6 +6,7 @@
 
 use super::swarm::Fault;
 use super::world::{What, World};
+use crate::env::Instant;
 use crate::mem::MachineFault;
 use std::time::Duration;
 
@@ -29,14 +30,25 @@ impl World {
             self.strike(if is_there { fault } else { Fault::CreateGroup });
             self.soon(Duration::from_secs(2)).after(Duration::from_secs(6))
         } else {
-            // Where nobody is linked there is nothing to cut, and cuts would keep the nodes from ever meeting.
-            if !fault.is_cut() || self.links.any() {
+            // A cluster that lies still meets no fault, and more of them would keep it so.
+            if self.is_awake() {
                 self.strike(fault);
             }
             // Each strike draws its node, group and point anew, and many a draw meets nothing.
             self.soon(Duration::from_millis(500)).after(Duration::from_millis(100))
         };
         self.put(again, What::Owed(fault));
+    }
+
+    /// A majority of the nodes runs unhindered, and some have met.
+    fn is_awake(&self) -> bool {
+        let calm = self.nodes.keys().filter(|id| self.is_calm(**id)).count();
+        calm * 2 > self.nodes.len() && self.links.any()
+    }
+
+    /// Late in the phase what is owed comes first: nothing else happens until it was seen.
+    pub(super) fn debts_come_first(&self) -> bool {
+        self.now > Instant(1).after(self.swarm.fault_phase / 2) && self.still_owed().is_some()
     }
 
     /// The first drawn kind without an effect.

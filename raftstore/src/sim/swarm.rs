@@ -35,12 +35,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Links that swallow frames.
-    #[must_use]
-    pub fn is_cut(self) -> bool {
-        matches!(self, Fault::Isolate | Fault::Split | Fault::OneWay | Fault::CutLink)
-    }
-
     /// All of them, with the weight that they are drawn with.
     pub const ALL: &[(Fault, u64)] = &[
         (Fault::CrashNow, 8),
