@@ -4,6 +4,7 @@
 //! one directory: only ratios within one run count.
 
 pub mod append;
+pub mod contest;
 pub mod contestants;
 pub mod drive;
 pub mod table;
