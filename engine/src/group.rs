@@ -167,7 +167,8 @@ impl<S: StateMachine> Group<S> {
         Reconfigure::begin(&self.core, self.id, to)
     }
 
-    /// Takes a snapshot now: a volatile machine's is kept and the log may be cut behind it.
+    /// Takes a snapshot now: a volatile machine's is kept, a durable one's contents are flushed; the log may be cut behind it.
+    /// Returns the position that is durable in it.
     ///
     /// # Errors
     /// `Refused` if the machine could not give one.

@@ -15,7 +15,9 @@ use crate::ids::GroupId;
 use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::mail::Mail;
-use crate::task::{Applied, ApplierMsg, ApplyTask, PollerMsg, SnapshotPurpose, SnapshotTask};
+use crate::task::{
+    Applied, ApplierMsg, ApplyTask, DurabilityMsg, PollerMsg, SnapshotEvent, SnapshotPurpose, SnapshotTask,
+};
 use crate::turn::{Active, Turn};
 use cell::{Cell, State};
 use run::{Job, Jobs};
@@ -199,10 +201,12 @@ impl Applier {
             return;
         };
         // A published file would be told as durable, and the log truncated behind it; but boot reads such a machine's
-        // own contents. What it has made durable itself is what `durable` says.
+        // own contents. What it has made durable itself is what `durable` says: the replica waits for that report, so it
+        // must hear of the wait before.
         if purpose == SnapshotPurpose::Keep && self.kinds.get(&cell.kind).is_some_and(|k| k.is_durable()) {
-            let why = "this kind keeps its contents by itself".to_owned();
-            self.mail.snapshotter(SnapshotTask::BuildFailed { group, poller, purpose, why });
+            let event = SnapshotEvent::KeepsItself { group, replica, upto: record.applied };
+            self.mail.poller(poller, PollerMsg::Snapshot(event));
+            self.mail.durability(DurabilityMsg::Ask);
             return;
         }
         match guarded(|| machine.snapshot()) {

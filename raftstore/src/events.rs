@@ -51,6 +51,18 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A member was created with another spec than this replica: its messages are refused until its first entry is
+    /// applied (boot.md 3). At most one event per replica and ten election timeouts; the metric counts all.
+    OtherBirth {
+        /// The group.
+        group: GroupId,
+        /// Where the other replica is.
+        node: NodeId,
+        /// Digest of the spec here.
+        ours: u64,
+        /// Digest of the spec there.
+        theirs: u64,
+    },
     /// A write to the log store hangs: leaders are handed over.
     DiskStalled,
     /// It has ended.

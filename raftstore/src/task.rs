@@ -400,6 +400,15 @@ pub enum SnapshotEvent {
         /// The spool, or what went wrong.
         result: Result<Box<Spooled>, String>,
     },
+    /// Nothing was built: the kind keeps its contents by itself, and is asked to make them durable now.
+    KeepsItself {
+        /// The group.
+        group: GroupId,
+        /// The replica that was asked.
+        replica: ReplicaId,
+        /// Applied when it was asked.
+        upto: LogPos,
+    },
     /// A stream ended: the core's report_snapshot.
     Sent {
         /// The group.
@@ -425,7 +434,9 @@ impl SnapshotEvent {
     #[must_use]
     pub fn group(&self) -> GroupId {
         match self {
-            SnapshotEvent::Built { group, .. } | SnapshotEvent::Sent { group, .. } => *group,
+            SnapshotEvent::Built { group, .. }
+            | SnapshotEvent::KeepsItself { group, .. }
+            | SnapshotEvent::Sent { group, .. } => *group,
             SnapshotEvent::Received { message, .. } => message.group,
         }
     }
@@ -436,7 +447,7 @@ impl SnapshotEvent {
         match self {
             SnapshotEvent::Built { purpose: SnapshotPurpose::Send, result: Ok(spooled), .. } => Some(spooled.spool),
             SnapshotEvent::Received { spooled, .. } => Some(spooled.spool),
-            SnapshotEvent::Built { .. } | SnapshotEvent::Sent { .. } => None,
+            SnapshotEvent::Built { .. } | SnapshotEvent::KeepsItself { .. } | SnapshotEvent::Sent { .. } => None,
         }
     }
 }
@@ -519,7 +530,7 @@ pub enum LifecycleMsg {
 /// What durability's inbox takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurabilityMsg {
-    /// Enough was applied since the last report: ask the machines now.
+    /// Enough was applied since the last report, or somebody waits for it: ask the machines now.
     Ask,
     /// Stop.
     Stop,

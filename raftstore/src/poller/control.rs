@@ -101,6 +101,7 @@ impl Poller {
                 if r.id() == replica {
                     r.on_durable(generation, pos);
                     r.truncate(groups, work);
+                    r.answer_flushed();
                 }
             });
         }

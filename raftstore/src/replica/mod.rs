@@ -192,6 +192,7 @@ impl Replica {
         }
         if let Err(reason) = self.admits(from, &message) {
             self.tell_removed(from.node, message.message.from, work);
+            self.tell_other_birth(from.node, &message, work);
             work.refused(reason);
             return;
         }

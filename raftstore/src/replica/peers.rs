@@ -7,10 +7,14 @@
 
 use super::{Letter, Replica, Work};
 use crate::env::{Destination, PeerIdentity};
+use crate::events::Event;
 use crate::ids::{Incarnation, Index, NodeId, ReplicaId, Tick};
 use crate::task::{Aside, GroupMessage, Invitation, LifecycleMsg};
 use bytes::Bytes;
 use pontoon_raft::{Body, Message, StateRole};
+
+/// Election timeouts between two events of one replica about members that were created with another spec.
+const BIRTH_QUIET: Tick = 10;
 
 /// Senders remembered whom the replica map does not know.
 const MAX_CONTACTS: usize = 16;
@@ -26,6 +30,8 @@ pub(super) struct Peers {
     tell_at: Tick,
     /// When this replica, removed, asks again whether it may go.
     ask_at: Tick,
+    /// When a member that was created with another spec is told of again.
+    birth_at: Tick,
     /// This replica is let go: lifecycle knows.
     dismissed: bool,
 }
@@ -65,13 +71,26 @@ impl Replica {
         if message.epoch != 0 {
             return Err("stale_epoch");
         }
-        if message.birth != 0 && message.birth != self.creation.digest {
+        if self.is_other_birth(message) {
             return Err("other_birth");
         }
         match record.members.iter().find(|member| member.0 == m.from) {
             Some((_, node, _)) if *node != from.node => Err("wrong_node"),
             Some((_, _, disk)) if *disk != Incarnation(0) && *disk != from.incarnation => Err("wrong_disk"),
             _ => Ok(()),
+        }
+    }
+
+    fn is_other_birth(&self, message: &GroupMessage) -> bool {
+        message.birth != 0 && message.birth != self.creation.digest
+    }
+
+    /// What is refused because its sender was created with another spec is told: nothing mends it but people.
+    pub(super) fn tell_other_birth(&mut self, node: NodeId, message: &GroupMessage, work: &mut Work) {
+        if self.is_other_birth(message) && work.now >= self.peers.birth_at {
+            self.peers.birth_at = work.now + BIRTH_QUIET * self.limits.election_ticks;
+            let (group, ours, theirs) = (self.group, self.creation.digest, message.birth);
+            work.events.push(Event::OtherBirth { group, node, ours, theirs });
         }
     }
 

@@ -11,7 +11,7 @@ use super::{Letter, Phase, Replica, Work};
 use crate::codec::ReplicaRecord;
 use crate::env::{Destination, GroupOp, Install, PeerIdentity, Reader};
 use crate::error::AdminError;
-use crate::ids::{Generation, ReplicaId, SpoolId, Tick};
+use crate::ids::{Generation, Index, ReplicaId, SpoolId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
 use crate::task::{ApplierMsg, GroupMessage, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
 use pontoon_raft::{Body, HardState, Snapshot};
@@ -36,11 +36,14 @@ pub(super) struct Snapshots {
     received: Vec<Spooled>,
     /// Who asked for one.
     waiters: Vec<Arc<dyn AdminSlot>>,
+    /// Who asked where the kind keeps its contents by itself, and what is to be durable in it then.
+    flushing: Vec<(Index, Arc<dyn AdminSlot>)>,
 }
 
 impl Snapshots {
     pub(super) fn fail_waiters(&mut self, why: &AdminError) {
-        self.waiters.drain(..).for_each(|w| w.done(Err(why.clone())));
+        let all = self.waiters.drain(..).chain(self.flushing.drain(..).map(|f| f.1));
+        all.for_each(|w| w.done(Err(why.clone())));
     }
 }
 
@@ -75,7 +78,7 @@ impl Replica {
         work.letters.push(Letter::Applier(self.group, letter));
     }
 
-    /// A caller asks for one.
+    /// A caller asks for one. Each is answered by the snapshot, or by what takes its place (`KeepsItself`).
     pub fn snapshot_now(&mut self, done: Arc<dyn AdminSlot>, work: &mut Work) {
         if let Some(closed) = self.closed() {
             return done.done(Err(AdminError::Group(closed)));
@@ -92,9 +95,25 @@ impl Replica {
                 let result = result.map(|s| AdminDone::Snapshot(s.meta.pos())).map_err(AdminError::Refused);
                 self.snapshots.waiters.drain(..).for_each(|w| w.done(result.clone()));
             }
+            SnapshotEvent::KeepsItself { replica, upto, .. } => self.await_flush(replica, upto.index),
             SnapshotEvent::Sent { to, ok, .. } => self.on_sent(to, ok, work),
             SnapshotEvent::Received { from, message, spooled } => self.on_received(from, *message, *spooled, work),
         }
+    }
+
+    /// The caller who has waited longest is answered once the machine has made durable what it had applied.
+    fn await_flush(&mut self, replica: ReplicaId, upto: Index) {
+        if replica == self.id && !self.snapshots.waiters.is_empty() {
+            self.snapshots.flushing.push((upto, self.snapshots.waiters.remove(0)));
+            self.answer_flushed();
+        }
+    }
+
+    /// The machine may have made more durable.
+    pub fn answer_flushed(&mut self) {
+        let durable = self.machine.durable;
+        let done = self.snapshots.flushing.extract_if(.., |f| f.0 <= durable.index);
+        done.for_each(|(_, waiter)| waiter.done(Ok(AdminDone::Snapshot(durable))));
     }
 
     fn on_built(&mut self, result: Result<Box<Spooled>, String>, work: &mut Work) {
@@ -214,6 +233,7 @@ impl Replica {
         };
         let Phase::Installing(done) = std::mem::replace(&mut self.phase, Phase::Running) else { return };
         self.reset_machine(&install, record, reader, work);
+        self.answer_flushed();
         self.writes.install(work.seq, install.pos, install.conf_state.clone());
         self.put(GroupOp::Install { install: Box::new(install), hard_state: done.hard_state }, true, work);
         for held in done.held {

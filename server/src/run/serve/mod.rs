@@ -181,8 +181,13 @@ async fn poisoned(engine: &Engine, events: &mut pontoon::Events) -> String {
         if let Some(why) = engine.poisoned() {
             return why;
         }
-        if let Some(Event::Quarantined { group, why }) = events.next(LISTEN).await {
-            tracing::error!(%group, why, "replica quarantined");
+        match events.next(LISTEN).await {
+            Some(Event::Quarantined { group, why }) => tracing::error!(%group, why, "replica quarantined"),
+            Some(Event::OtherBirth { group, node, ours, theirs }) => {
+                let (ours, theirs) = (format!("{ours:#x}"), format!("{theirs:#x}"));
+                tracing::error!(%group, %node, ours, theirs, "created there with another spec: its messages are refused");
+            }
+            _ => {}
         }
     }
 }
