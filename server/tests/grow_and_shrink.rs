@@ -1,5 +1,6 @@
 //! A cluster of real processes grows from one node to three to five and shrinks back under load, by the command line
-//! alone; two of five are killed on the way; removed nodes go on running and disturb nobody.
+//! alone; two of five are killed on the way; removed nodes go on running and disturb nobody. A joined node whose disk is
+//! lost is refused, and replaced.
 //!
 //! Each key has one writer, who repeats a write until it is acknowledged: a repeated SET of the same value is harmless.
 //! Invariant: every write is acknowledged in the end, and at the end each key holds its writer's last value.
@@ -10,6 +11,7 @@ mod support;
 use bytes::Bytes;
 use pontoon_server::client::{Answer, ClusterClient, Value};
 use pontoon_server::harness::{Nodes, NodesConfig, digests, wait_all_led};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -138,18 +140,82 @@ async fn names(nodes: &Nodes, at: u64, ids: &[u64]) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_three_five_three_one_under_load() {
-    let dir = tempfile::tempdir().unwrap();
-    let token = dir.path().join("token");
+/// A cluster of one node, not started.
+fn one_node(dir: &Path) -> Nodes {
+    let token = dir.join("token");
     std::fs::write(&token, "grow-and-shrink-token\n").unwrap();
     let flags = ["--admin-token-file".to_owned(), token.display().to_string()].into();
     let binary = env!("CARGO_BIN_EXE_pontoon").into();
-    let config = NodesConfig { binary, dir: dir.path().to_path_buf(), nodes: 1, groups: GROUPS, flags };
-    let mut nodes = Nodes::new(config).unwrap();
+    let config = NodesConfig { binary, dir: dir.to_path_buf(), nodes: 1, groups: GROUPS, flags };
+    Nodes::new(config).unwrap()
+}
+
+/// Ends the load; each key holds its writer's last value, as read through one node.
+async fn nothing_is_lost(mut load: Load, nodes: &Nodes, through: u64) {
+    load.stop.store(true, Ordering::Relaxed);
+    let mut reader = ClusterClient::new(vec![nodes.node(through).redis.clone()], PATIENCE);
+    while let Some(written) = load.running.join_next().await {
+        let (key, value) = written.unwrap();
+        let answer = reader.call_retrying(&key, &[b"GET", &key], 500).await;
+        assert_eq!(answer, Answer::Done(Value::Bulk(value.to_string().into())), "{key:?}");
+    }
+    let (all, repeated) = (load.acknowledged.load(Ordering::Relaxed), load.repeated.load(Ordering::Relaxed));
+    println!("{all} writes acknowledged, {repeated} repeated");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joined_node_whose_disk_is_lost_is_refused_and_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = one_node(dir.path());
     nodes.start(1).unwrap();
     led(&nodes, &[1], &[1]).await;
-    let mut load = Load::start(&nodes.node(1).redis);
+    let load = Load::start(&nodes.node(1).redis);
+    for _ in 0..2 {
+        let id = nodes.add().unwrap();
+        nodes.start(id).unwrap();
+    }
+    led(&nodes, &[2, 3], &[1]).await;
+    members(&nodes, 1, "1,2,3").await;
+    load.goes_on("writes on three nodes").await;
+
+    // As if it had never been: it joins again under the id of a disk that had a vote.
+    nodes.kill(3).unwrap();
+    std::fs::remove_dir_all(&nodes.node(3).data).unwrap();
+    nodes.start(3).unwrap();
+    let log = nodes.node(3).log.clone();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    until("the wiped node ends", async || match nodes.exit_code(3).unwrap() {
+        Some(code) => Ok(assert_eq!(code, 1, "{}", said())),
+        None => Err(said()),
+    })
+    .await;
+    let said = said();
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.contains("refused by node") && last.contains("start it under a new node id"), "{last:?}");
+    led(&nodes, &[1, 2], &[1, 2]).await;
+    load.goes_on("writes without the wiped node").await;
+
+    // The way to go on (docs/operating.md): another node id takes its place.
+    let id = nodes.add().unwrap();
+    nodes.start(id).unwrap();
+    led(&nodes, &[id], &[1, 2]).await;
+    members(&nodes, 1, "1,2,4").await;
+    load.goes_on("writes on three nodes again").await;
+    nothing_is_lost(load, &nodes, id).await;
+    let living = [1, 2, id].map(|id| nodes.node(id).redis.clone());
+    for group in 1..=u64::from(GROUPS) {
+        let found = digests(&living, group, PATIENCE).await.unwrap();
+        assert!(found.iter().all(|f| f.1 == found[0].1), "group {group}: contents differ: {found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_three_five_three_one_under_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = one_node(dir.path());
+    nodes.start(1).unwrap();
+    led(&nodes, &[1], &[1]).await;
+    let load = Load::start(&nodes.node(1).redis);
     load.goes_on("writes on one node").await;
 
     for _ in 0..2 {
@@ -188,19 +254,11 @@ async fn one_three_five_three_one_under_load() {
     load.goes_on("writes on the last node").await;
     led(&nodes, &[1, 2, 3, 4, 5], &[5]).await;
 
-    load.stop.store(true, Ordering::Relaxed);
+    nothing_is_lost(load, &nodes, 1).await;
     let last = nodes.node(5).redis.clone();
-    let mut reader = ClusterClient::new(vec![nodes.node(1).redis.clone()], PATIENCE);
-    while let Some(written) = load.running.join_next().await {
-        let (key, value) = written.unwrap();
-        let answer = reader.call_retrying(&key, &[b"GET", &key], 500).await;
-        assert_eq!(answer, Answer::Done(Value::Bulk(value.to_string().into())), "{key:?}");
-    }
     for group in 1..=u64::from(GROUPS) {
         assert!(digests(std::slice::from_ref(&last), group, PATIENCE).await.is_some(), "group {group}");
     }
-    let (all, repeated) = (load.acknowledged.load(Ordering::Relaxed), load.repeated.load(Ordering::Relaxed));
-    println!("{all} writes acknowledged, {repeated} repeated");
     for id in 1..=5 {
         assert_eq!(nodes.exit_code(id).unwrap(), None, "node {id} runs");
     }

@@ -1,5 +1,5 @@
 //! Real processes: SIGKILL of one, of a majority, of all, under load; nothing acknowledged is lost, histories stay
-//! linearizable, replicas end equal.
+//! linearizable, replicas end equal. SIGSTOP of a follower: when it runs again it disrupts no leader.
 //!
 //! The gate runs one round of each; `PONTOON_ROUNDS=20 cargo test -p pontoon-server --release --test kills -- --nocapture`
 //! is the record.
@@ -9,11 +9,18 @@ mod support;
 
 use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::harness::Nodes;
-use support::{Clients, all_led, equal_contents, rounds, three_nodes};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::{Clients, all_led, equal_contents, rounds, three_nodes, until, until_true};
 
 const CLIENTS: u64 = 16;
 const KEYS: u64 = 800;
 const WRITES: u64 = 20_000;
+/// The longest that a follower waits for a word from its leader: twice `election_ticks`.
+const ELECTION: Duration = Duration::from_secs(2);
 
 async fn round(nodes: &mut Nodes, name: &str, victims: &[u64], seed: u64) {
     let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, name, seed);
@@ -45,5 +52,91 @@ async fn nothing_acknowledged_is_lost_when_processes_are_killed() {
         round(&mut nodes, &format!("majority-{n}"), &[first, second], n).await;
         round(&mut nodes, &format!("all-{n}"), &[1, 2, 3], n).await;
     }
+    equal_contents(&nodes).await;
+}
+
+/// A group as one node sees it.
+#[derive(Debug)]
+struct Seen {
+    leader: u64,
+    term: u64,
+    applied: u64,
+}
+
+/// All groups that this node knows a leader of.
+fn seen_at(admin: &str) -> BTreeMap<u64, Seen> {
+    let page = Command::new("curl").args(["-s", &format!("http://{admin}/groups?limit=1000")]).output().unwrap();
+    let page: Value = serde_json::from_slice(&page.stdout).unwrap();
+    let number = |row: &Value, name: &str| row[name].as_u64();
+    let rows = page["groups"].as_array().unwrap().iter();
+    let row = |row: &Value| {
+        let (leader, term, applied) = (number(row, "leader")?, number(row, "term")?, number(row, "applied")?);
+        Some((number(row, "group")?, Seen { leader, term, applied }))
+    };
+    rows.filter_map(row).collect()
+}
+
+fn terms(groups: &BTreeMap<u64, Seen>) -> Vec<(u64, u64, u64)> {
+    groups.iter().map(|(group, seen)| (*group, seen.leader, seen.term)).collect()
+}
+
+fn signal(name: &str, nodes: &Nodes, id: u64) {
+    let pid = nodes.node(id).pid().unwrap().to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+/// Three nodes whose leaders stay where they are put.
+fn unbalanced(dir: &Path) -> Nodes {
+    let (config, token) = (dir.join("pontoon.toml"), dir.join("token"));
+    std::fs::write(&config, "[engine]\nbalance = false\n").unwrap();
+    std::fs::write(&token, "a-token-for-kills").unwrap();
+    let flags = ["--config", config.to_str().unwrap(), "--admin-token-file", token.to_str().unwrap()];
+    three_nodes(dir, 12, &flags)
+}
+
+fn lead_all(nodes: &Nodes, id: u64) {
+    let (id, admin) = (id.to_string(), &nodes.node(id).admin);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+    command.args(["group", "transfer", "all", "--to", &id, "--admin", admin]);
+    // Whether it came to it is looked at.
+    command.env("PONTOON_ADMIN_TOKEN", "a-token-for-kills").output().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_stopped_disrupts_no_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = unbalanced(dir.path());
+    nodes.start_all().unwrap();
+    all_led(&nodes).await;
+    let admin = |id: u64| nodes.node(id).admin.clone();
+    until("node 1 leads all", async || {
+        lead_all(&nodes, 1);
+        let seen = seen_at(&admin(1));
+        if seen.len() == 12 && seen.values().all(|s| s.leader == 1) { Ok(()) } else { Err(seen) }
+    })
+    .await;
+
+    let clients = Clients::start(nodes.redis()[..2].to_vec(), 4, KEYS, "stopped", 1);
+    clients.acknowledge(100).await;
+    signal("-STOP", &nodes, 3);
+    // The silence is the fault: several election timeouts of it, under load.
+    let (began, mut writes) = (Instant::now(), 100);
+    while began.elapsed() < 3 * ELECTION {
+        writes += 100;
+        clients.acknowledge(writes).await;
+    }
+    let before = seen_at(&admin(1));
+    assert_eq!(before.len(), 12, "all are led: {before:?}");
+    signal("-CONT", &nodes, 3);
+    // Its first turn finds every deadline passed. Had that raised its term, it could not follow the leaders of `before`.
+    let caught_up =
+        |seen: &BTreeMap<u64, Seen>| before.iter().all(|(g, b)| seen.get(g).is_some_and(|s| s.applied >= b.applied));
+    until_true("node 3 catches up", || caught_up(&seen_at(&admin(3)))).await;
+    for id in [1, 2, 3] {
+        assert_eq!(terms(&seen_at(&admin(id))), terms(&before), "groups, leaders, terms as node {id} sees them");
+    }
+    let seen = clients.finish("stopped", KEYS).await;
+    seen.report("stopped");
+    assert_eq!(seen.verdict(), KvVerdict::Ok);
     equal_contents(&nodes).await;
 }
