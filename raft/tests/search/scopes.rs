@@ -77,7 +77,7 @@ pub const SCOPES: [Scope; 6] = [
     Scope {
         name: "transfer",
         gate: (&[(Campaign, 1), (Transfer, 1)], 3),
-        record: (&[(Campaign, 1), (Transfer, 1), (Propose, 1)], 3),
+        record: (&[(Campaign, 1), (Transfer, 1)], 3),
         campaigners: 0b0010,
         set: |c| (c.pre_vote, c.check_quorum) = (true, true),
         start: even,
