@@ -183,10 +183,11 @@ impl Replica {
                 // is the peer's, and the asker asks again when it learns of the new leader.
                 continue;
             }
-            let Some(to) = self.destination(message.to) else { continue };
-            if work.silent && matches!(message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. }) {
+            let leads = matches!(message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. });
+            let Some(to) = self.destination(message.to).filter(|_| !(work.silent && leads)) else {
+                self.not_sent(&message, work);
                 continue;
-            }
+            };
             let aside = self.aside_for(&message);
             let message = GroupMessage { group: self.group, epoch: 0, birth, aside, message };
             if matches!(message.message.body, Body::Snap { .. }) {
@@ -194,6 +195,13 @@ impl Replica {
             } else {
                 work.outbox.push(to, &message);
             }
+        }
+    }
+
+    /// What does not leave is as good as lost, but a snapshot: the core sends nothing else there before it hears of its end.
+    fn not_sent(&mut self, message: &Message, work: &Work) {
+        if matches!(message.body, Body::Snap { .. }) {
+            self.raft.report_snapshot(work.now, message.to, false);
         }
     }
 

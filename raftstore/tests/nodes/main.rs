@@ -250,10 +250,9 @@ fn the_leader_names_the_disks_of_the_first_members() {
     }
 }
 
-#[test]
-fn a_laggard_is_served_from_the_log_or_by_a_snapshot() {
-    let config = Config { log_keep: 16 << 10, durable_every: Duration::from_millis(500), ..Config::default() };
-    let mut c = Cluster::new(3, config);
+/// A leader whose log no longer reaches back to where a member that is cut off stands.
+fn behind_a_truncated_log(config: Config) -> (Cluster, NodeId, NodeId) {
+    let mut c = Cluster::new(3, Config { log_keep: 16 << 10, durable_every: Duration::from_millis(500), ..config });
     c.create(GROUP);
     let leader = c.await_leader(GROUP);
     let laggard = others(&c, leader)[0];
@@ -266,6 +265,12 @@ fn a_laggard_is_served_from_the_log_or_by_a_snapshot() {
     }
     let first = c.nodes[&leader].handle.status(GROUP).unwrap().first;
     assert!(first.0 > 20, "the log was truncated: begins at {first}");
+    (c, leader, laggard)
+}
+
+#[test]
+fn a_laggard_is_served_from_the_log_or_by_a_snapshot() {
+    let (mut c, _, laggard) = behind_a_truncated_log(Config::default());
     c.cut_off.clear();
     c.ticks(60);
     let status = c.nodes[&laggard].handle.status(GROUP).unwrap();
@@ -273,6 +278,37 @@ fn a_laggard_is_served_from_the_log_or_by_a_snapshot() {
     assert_equal_contents(&mut c);
     c.crash_and_restart(laggard);
     c.put("after", "restart").unwrap();
+    assert_equal_contents(&mut c);
+}
+
+/// The bug: while its disk hangs a leader sends nothing that leads, and a snapshot that the core wanted sent was dropped with
+/// the rest. The core then waited for the end of a stream that had never begun, and the member stayed behind for good
+/// (world 562). The fix: what does not leave is reported as failed.
+#[test]
+fn a_snapshot_that_a_hung_disk_held_back_is_sent_later() {
+    let config = Config { disk_stall: Duration::from_millis(300), ..Config::default() };
+    let (mut c, leader, laggard) = behind_a_truncated_log(config);
+    let other = others(&c, leader)[1];
+    let hang = |c: &mut Cluster, node: NodeId, part| c.nodes.get_mut(&node).unwrap().hung.insert(part);
+    // The laggard says how far it is; the snapshot is wanted, but not built yet.
+    hang(&mut c, leader, "snapshotter");
+    c.cut_off.clear();
+    c.ticks(6);
+    // It has heartbeats that it has not answered; meanwhile the snapshot is built, and the leader's disk hangs.
+    hang(&mut c, laggard, "poller");
+    c.ticks(1);
+    c.nodes.get_mut(&leader).unwrap().hung.clear();
+    c.cut_off.insert(other);
+    hang(&mut c, leader, "log_writer");
+    let _slot = c.propose(leader, GROUP, &put("k", "v")).unwrap();
+    c.ticks(5);
+    c.nodes.get_mut(&laggard).unwrap().hung.clear();
+    c.settle();
+    assert_eq!(c.leader(GROUP), Some(leader), "it leads, and is silent");
+    c.nodes.get_mut(&leader).unwrap().hung.clear();
+    c.cut_off.clear();
+    c.ticks(60);
+    assert_eq!(c.nodes[&laggard].handle.status(GROUP).unwrap().generation.0, 1, "a snapshot was installed");
     assert_equal_contents(&mut c);
 }
 
