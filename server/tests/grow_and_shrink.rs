@@ -184,12 +184,9 @@ async fn a_joined_node_whose_disk_is_lost_is_refused_and_replaced() {
     nodes.start(3).unwrap();
     let log = nodes.node(3).log.clone();
     let said = || std::fs::read_to_string(&log).unwrap();
-    until("the wiped node ends", async || match nodes.exit_code(3).unwrap() {
-        Some(code) => Ok(assert_eq!(code, 1, "{}", said())),
-        None => Err(said()),
-    })
-    .await;
+    let code = until("the wiped node ends", async || nodes.exit_code(3).unwrap().ok_or_else(said)).await;
     let said = said();
+    assert_eq!(code, 1, "{said}");
     let last = said.lines().last().unwrap_or_default();
     assert!(last.contains("refused by node") && last.contains("start it under a new node id"), "{last:?}");
     led(&nodes, &[1, 2], &[1, 2]).await;
