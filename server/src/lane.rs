@@ -61,12 +61,8 @@ impl Lane {
 
     /// Executes all; answers with the numbers given. True if anything was refused.
     pub(crate) async fn run(mut self, commands: Vec<(usize, KeyCommand)>) -> (Vec<(usize, Reply)>, bool) {
-        if commands.iter().any(|c| !matches!(c.1, KeyCommand::Read { local: true, .. })) {
-            let patience = HANDOVER.min(self.node.deadline);
-            let settled = self.group.wait(|s| s.leader.is_some() && s.transferring.is_none(), patience).await;
-            self.led = settled.is_ok();
-        }
-        let term = self.group.status().term;
+        let all_local = commands.iter().all(|c| matches!(c.1, KeyCommand::Read { local: true, .. }));
+        let term = if all_local { self.group.status().term } else { self.settle().await };
         let mut commands = commands.into_iter().peekable();
         while let Some((at, command)) = commands.next() {
             if let Some(reply) = &self.refused {
@@ -116,6 +112,14 @@ impl Lane {
                 Err(error) => self.refuse(at, slot, &error),
             }
         }
+    }
+
+    /// Waits out a handover. The term that the lane begins in.
+    async fn settle(&mut self) -> Term {
+        let patience = HANDOVER.min(self.node.deadline);
+        let settled = self.group.wait(|s| s.leader.is_some() && s.transferring.is_none(), patience).await;
+        self.led = settled.is_ok();
+        settled.map_or_else(|_| self.group.status().term, |status| status.term)
     }
 
     fn refuse(&mut self, at: usize, slot: u16, error: &ProposeError) {
