@@ -7,9 +7,7 @@ use pontoon_server::harness::Nodes;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
-use support::{all_led, three_nodes};
-
-const TOKEN: &str = "cli-session-token";
+use support::{TOKEN, all_led, three_nodes, token_file};
 
 fn pontoon(args: &[&str], token: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
@@ -38,9 +36,7 @@ fn results_of(output: &Output) -> Vec<Value> {
 }
 
 fn with_token(dir: &Path) -> Nodes {
-    let path = dir.join("token");
-    std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
-    three_nodes(dir, 3, &["--admin-token-file", path.to_str().unwrap()])
+    three_nodes(dir, 3, &["--admin-token-file", &token_file(dir)])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

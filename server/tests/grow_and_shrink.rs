@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{PATIENCE, until, until_true};
+use support::{PATIENCE, equal_contents_at, token_file, until, until_true};
 use tokio::task::JoinSet;
 
 const GROUPS: u16 = 4;
@@ -142,9 +142,7 @@ async fn names(nodes: &Nodes, at: u64, ids: &[u64]) {
 
 /// A cluster of one node, not started.
 fn one_node(dir: &Path) -> Nodes {
-    let token = dir.join("token");
-    std::fs::write(&token, "grow-and-shrink-token\n").unwrap();
-    let flags = ["--admin-token-file".to_owned(), token.display().to_string()].into();
+    let flags = ["--admin-token-file".to_owned(), token_file(dir)].into();
     let binary = env!("CARGO_BIN_EXE_pontoon").into();
     let config = NodesConfig { binary, dir: dir.to_path_buf(), nodes: 1, groups: GROUPS, flags };
     Nodes::new(config).unwrap()
@@ -200,10 +198,7 @@ async fn a_joined_node_whose_disk_is_lost_is_refused_and_replaced() {
     load.goes_on("writes on three nodes again").await;
     nothing_is_lost(load, &nodes, id).await;
     let living = [1, 2, id].map(|id| nodes.node(id).redis.clone());
-    for group in 1..=u64::from(GROUPS) {
-        let found = digests(&living, group, PATIENCE).await.unwrap();
-        assert!(found.iter().all(|f| f.1 == found[0].1), "group {group}: contents differ: {found:?}");
-    }
+    equal_contents_at(&living, GROUPS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

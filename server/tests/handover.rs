@@ -6,17 +6,14 @@ mod support;
 
 use bytes::BytesMut;
 use pontoon_server::client::{Connection, Value, encode_command};
-use pontoon_server::harness::Nodes;
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{all_led, three_nodes};
+use support::{all_led, three_nodes, token_file, transfer_all};
 use tokio::task::JoinSet;
 
 const DEADLINE: Duration = Duration::from_secs(8);
-const TOKEN: &str = "a-token-for-handovers";
 /// Each moves all leaders.
 const HANDOVERS: u64 = 12;
 
@@ -43,24 +40,16 @@ async fn write(addr: String, stop: Arc<AtomicBool>) -> Tally {
     tally
 }
 
-fn hand_all_over(nodes: &Nodes, to: u64) -> bool {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
-    command.args(["group", "transfer", "all", "--to", &to.to_string(), "--admin", &nodes.node(1).admin]);
-    command.env("PONTOON_ADMIN_TOKEN", TOKEN).output().unwrap().status.success()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handover_is_no_outage() {
     let dir = tempfile::tempdir().unwrap();
-    let token = dir.path().join("token");
-    std::fs::write(&token, TOKEN).unwrap();
-    let mut nodes = three_nodes(dir.path(), 8, &["--admin-token-file", token.to_str().unwrap()]);
+    let mut nodes = three_nodes(dir.path(), 8, &["--admin-token-file", &token_file(dir.path())]);
     nodes.start_all().unwrap();
     all_led(&nodes).await;
     let stop = Arc::<AtomicBool>::default();
     let mut writers = JoinSet::new();
     nodes.redis().into_iter().for_each(|addr| drop(writers.spawn(write(addr, Arc::clone(&stop)))));
-    let moved = (0..HANDOVERS).filter(|n| hand_all_over(&nodes, n % 3 + 1)).count();
+    let moved = (0..HANDOVERS).filter(|n| transfer_all(&nodes, n % 3 + 1)).count();
     stop.store(true, Ordering::Relaxed);
     let mut all = Tally::new();
     while let Some(tally) = writers.join_next().await {

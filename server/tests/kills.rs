@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Clients, all_led, equal_contents, rounds, three_nodes, until, until_true};
+use support::{Clients, all_led, equal_contents, rounds, three_nodes, token_file, transfer_all, until, until_true};
 
 const CLIENTS: u64 = 16;
 const KEYS: u64 = 800;
@@ -87,19 +87,10 @@ fn signal(name: &str, nodes: &Nodes, id: u64) {
 
 /// Three nodes whose leaders stay where they are put.
 fn unbalanced(dir: &Path) -> Nodes {
-    let (config, token) = (dir.join("pontoon.toml"), dir.join("token"));
+    let config = dir.join("pontoon.toml");
     std::fs::write(&config, "[engine]\nbalance = false\n").unwrap();
-    std::fs::write(&token, "a-token-for-kills").unwrap();
-    let flags = ["--config", config.to_str().unwrap(), "--admin-token-file", token.to_str().unwrap()];
+    let flags = ["--config", config.to_str().unwrap(), "--admin-token-file", &token_file(dir)];
     three_nodes(dir, 12, &flags)
-}
-
-fn lead_all(nodes: &Nodes, id: u64) {
-    let (id, admin) = (id.to_string(), &nodes.node(id).admin);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
-    command.args(["group", "transfer", "all", "--to", &id, "--admin", admin]);
-    // Whether it came to it is looked at.
-    command.env("PONTOON_ADMIN_TOKEN", "a-token-for-kills").output().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,7 +101,8 @@ async fn a_follower_that_was_stopped_disrupts_no_leader() {
     all_led(&nodes).await;
     let admin = |id: u64| nodes.node(id).admin.clone();
     until("node 1 leads all", async || {
-        lead_all(&nodes, 1);
+        // Whether it came to it is looked at.
+        transfer_all(&nodes, 1);
         let seen = seen_at(&admin(1));
         if seen.len() == 12 && seen.values().all(|s| s.leader == 1) { Ok(()) } else { Err(seen) }
     })

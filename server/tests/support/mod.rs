@@ -13,6 +13,7 @@ use pontoon_raftstore::testing::{KvOp, KvRet};
 use pontoon_server::client::{Answer, ClusterClient, Value};
 use pontoon_server::harness::{Nodes, NodesConfig, digests, wait_all_led};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +30,23 @@ pub(crate) fn three_nodes(dir: &Path, groups: u16, flags: &[&str]) -> Nodes {
     let binary = env!("CARGO_BIN_EXE_pontoon").into();
     let flags = flags.iter().map(|f| (*f).to_owned()).collect();
     Nodes::new(NodesConfig { binary, dir: dir.to_path_buf(), nodes: 3, groups, flags }).unwrap()
+}
+
+/// The admin token of the nodes of a test.
+pub(crate) const TOKEN: &str = "a-token-of-the-tests";
+
+/// A file below `dir` that holds the token.
+pub(crate) fn token_file(dir: &Path) -> String {
+    let path = dir.join("token");
+    std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Asks node 1 to hand the leaders of all groups over. Did all arrive?
+pub(crate) fn transfer_all(nodes: &Nodes, to: u64) -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+    command.args(["group", "transfer", "all", "--to", &to.to_string(), "--admin", &nodes.node(1).admin]);
+    command.env("PONTOON_ADMIN_TOKEN", TOKEN).output().unwrap().status.success()
 }
 
 /// How many rounds a test runs: few in the gate, `PONTOON_ROUNDS` for the record.
@@ -146,8 +164,13 @@ impl Seen {
 
 /// Each group's contents are equal on all replicas.
 pub(crate) async fn equal_contents(nodes: &Nodes) {
-    for group in 1..=u64::from(nodes.groups()) {
-        let found = digests(&nodes.redis(), group, PATIENCE).await;
+    equal_contents_at(&nodes.redis(), nodes.groups()).await;
+}
+
+/// As `equal_contents`, of the nodes with these Redis addresses.
+pub(crate) async fn equal_contents_at(addrs: &[String], groups: u16) {
+    for group in 1..=u64::from(groups) {
+        let found = digests(addrs, group, PATIENCE).await;
         let found = found.unwrap_or_else(|| panic!("group {group}: replicas do not reach one applied index"));
         assert!(found.iter().all(|f| f.1 == found[0].1), "group {group}: contents differ: {found:?}");
     }
