@@ -59,7 +59,7 @@ fn keys_named_together_are_checked_together() {
 #[test]
 fn random_histories_agree_with_brute_force() {
     let (mut good, mut bad) = (0, 0);
-    for seed in seeds(6_000) {
+    for seed in seeds(20_000) {
         let _replay = Replay { test: "linearizability", case: "random_histories_agree_with_brute_force", seed };
         let history = random_history(&mut Rng::new(seed));
         let expected = explainable(&history, &mut vec![false; history.len()], &Map::new());
@@ -72,12 +72,13 @@ fn random_histories_agree_with_brute_force() {
 }
 
 fn random_op(rng: &mut Rng) -> KvOp {
-    let k = key(rng.below(2));
-    let v = Bytes::from(rng.below(3).to_string());
-    match rng.below(8) {
+    let k = key(rng.below(8) / 6);
+    let v = Bytes::from(["0", "1", "10", "5"][rng.below(4) as usize]);
+    match rng.below(10) {
         0..=2 => KvOp::Get(vec![k]),
-        3 | 4 => KvOp::Put(vec![(k, v)]),
-        5 => KvOp::Add(k, 1),
+        3 | 4 | 8 => KvOp::Put(vec![(k, v)]),
+        5 if rng.chance(200) => KvOp::Add(k, 1),
+        5 => KvOp::Append(k, Bytes::from_static(b"+")),
         6 => KvOp::PutIf(k, v, rng.chance(500)),
         _ if rng.chance(300) => KvOp::Get(vec![key(0), key(1)]),
         _ => KvOp::Delete(vec![k]),
@@ -87,12 +88,13 @@ fn random_op(rng: &mut Rng) -> KvOp {
 /// Calls of a real register at random moments, some answers forgotten, some spoilt.
 fn random_history(rng: &mut Rng) -> Vec<KvCall> {
     let mut map = Map::new();
-    let mut history: Vec<KvCall> = (0..2 + rng.below(5))
+    let spread = *rng.pick(&[25, 60]);
+    let mut history: Vec<KvCall> = (0..2 + rng.below(6))
         .map(|i| {
             let op = random_op(rng);
             let ret = op.apply(&mut map);
             let at = 10 * i + 10;
-            let (began, ended) = (at.saturating_sub(rng.below(25)), at + rng.below(25));
+            let (began, ended) = (at.saturating_sub(rng.below(spread)), at + rng.below(spread));
             Call { op, began, ended: rng.chance(800).then_some((ended, ret)) }
         })
         .collect();

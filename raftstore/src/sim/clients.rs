@@ -80,7 +80,7 @@ pub(super) struct Clients {
     /// Last acknowledged write of each group.
     pub(super) last_ack: BTreeMap<GroupId, Instant>,
     next_value: u64,
-    /// Groups that must still show that they serve after healing.
+    /// Groups that somebody must write to soon.
     unserved: BTreeSet<GroupId>,
 }
 
@@ -111,6 +111,7 @@ impl Clients {
     /// From now on nobody uses this group.
     pub(super) fn drop_group(&mut self, group: GroupId) {
         self.groups.retain(|g| *g != group);
+        self.unserved.remove(&group);
         self.leaders.remove(&group);
         self.clients.iter_mut().for_each(|c| drop(c.wanted.take_if(|w| w.1 == group)));
     }
@@ -296,6 +297,11 @@ impl Clients {
     /// Everything is healed: from now on every group must serve.
     pub(super) fn on_heal(&mut self) {
         self.unserved = self.groups.iter().copied().collect();
+    }
+
+    /// Somebody writes to this group soon.
+    pub(super) fn call_for(&mut self, group: GroupId) {
+        self.unserved.extend(self.groups.contains(&group).then_some(group));
     }
 
     fn draw_any(&mut self) -> (KvOp, GroupId) {

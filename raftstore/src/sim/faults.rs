@@ -5,7 +5,7 @@
 use super::clients::nobody;
 use super::swarm::Fault;
 use super::world::{What, World};
-use crate::ids::NodeId;
+use crate::ids::{GroupId, NodeId};
 use crate::mem::{CrashPoint, MachineFault, Power, WriteFault};
 use crate::task::DurabilityMsg;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ impl World {
         if self.nodes.keys().any(stopped) {
             return false;
         }
-        let group = self.some_group();
+        let Some(group) = self.some_group_at(node) else { return false };
         let broken = match fault {
             Fault::ApplyFails if self.rng.chance(500) => MachineFault::ApplyPanics(group),
             Fault::ApplyFails => MachineFault::Apply(group),
@@ -157,13 +157,21 @@ impl World {
             _ => MachineFault::Durable,
         };
         self.nodes[&node].media.machines.values().for_each(|m| m.fail_next(broken));
-        if broken == MachineFault::Durable {
-            self.ask_durable(node);
+        match fault {
+            Fault::DurableFails => self.ask_durable(node),
+            // Of many groups few are written to at a time.
+            _ => self.clients.call_for(group),
         }
         // The operator restarts such a node after a while.
         let (at, boot) = (self.soon(Duration::from_secs(15)), self.nodes[&node].boots);
         self.put(at, What::Exit(node, boot));
         true
+    }
+
+    /// A group that has a replica there.
+    fn some_group_at(&mut self, node: NodeId) -> Option<GroupId> {
+        let groups: Vec<GroupId> = self.nodes[&node].serving()?.handle.groups().iter().map(|s| s.group).collect();
+        (!groups.is_empty()).then(|| *self.rng.pick(&groups))
     }
 
     /// Machines are asked rarely, and a restart begins the wait anew: the fault would seldom be met.

@@ -1,12 +1,16 @@
 //! Is a history of concurrent calls linearizable? (Wing and Gong's search with Lowe's memory of visited states.)
 //!
 //! A call whose outcome is not known may take effect at any time after it began, or never. Keys that no call names
-//! together are checked apart (locality). Leaves to others: recording histories with times that nobody doubts.
+//! together are checked apart (locality). What can be moved within an order without harm is tried in one place only:
+//! a call whose answer says that it changed nothing comes as early as it may; of calls alike the one that began and ended
+//! before comes first; a call of unknown outcome is tried after all others, and only where it changes something. Values
+//! that nobody saw count as one value, which makes their writes alike.
+//! Leaves to others: recording histories with times that nobody doubts.
 //! Invariant: `Ok` and `Violation` are proofs; what did not fit into the budget is `Unknown`, never `Ok`.
 
 use super::kv::{KvOp, KvRet, Map};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
 
 /// A sequential specification.
@@ -14,13 +18,15 @@ pub trait Model {
     /// What it remembers.
     type State: Clone + Eq + Hash;
     /// What is called.
-    type Op;
+    type Op: PartialEq;
     /// What is answered.
     type Ret: PartialEq;
     /// Before the first call.
     fn initial(&self) -> Self::State;
     /// Carries out one call.
     fn step(&self, state: &mut Self::State, op: &Self::Op) -> Self::Ret;
+    /// Does this answer say that the call changed nothing, in whatever state it was carried out?
+    fn is_pure(&self, op: &Self::Op, ret: &Self::Ret) -> bool;
 }
 
 /// One call of a history. Times are any numbers that grow; equal ones count as overlapping.
@@ -65,6 +71,25 @@ struct Event {
     begins: bool,
 }
 
+/// Where the scan for the next call of an order stands.
+#[derive(Clone, Copy)]
+struct Scan {
+    /// The event to look at.
+    at: usize,
+    /// Are calls of unknown outcome looked at, or those with an answer?
+    unknown: bool,
+}
+
+/// A call in the order found so far.
+struct Placed<S> {
+    /// Where it begins.
+    at: usize,
+    /// State before it.
+    before: S,
+    /// If any order from here on serves, then one that begins with this call does: no other is tried in its place.
+    forced: bool,
+}
+
 struct Search<'a, M: Model> {
     model: &'a M,
     history: &'a [Call<M::Op, M::Ret>],
@@ -76,8 +101,10 @@ struct Search<'a, M: Model> {
     left: usize,
     /// Which calls have a place.
     placed: Vec<u64>,
-    /// Calls in the order found so far, with the state before each.
-    order: Vec<(usize, M::State)>,
+    /// For each call the last one alike that began before it, and ended no later.
+    alike: Vec<usize>,
+    /// The order found so far.
+    order: Vec<Placed<M::State>>,
     /// (placed, state) that were tried already.
     visited: HashSet<(Vec<u64>, M::State)>,
     /// The longest order met.
@@ -113,6 +140,7 @@ impl<'a, M: Model> Search<'a, M> {
             events,
             left: history.iter().filter(|c| c.ended.is_some()).count(),
             placed: vec![0; history.len().div_ceil(64)],
+            alike: alike(history, times.iter().filter(|t| !t.1).map(|t| t.2)),
             order: Vec::new(),
             visited: HashSet::new(),
             best: Vec::new(),
@@ -121,56 +149,83 @@ impl<'a, M: Model> Search<'a, M> {
 
     fn run(mut self, budget: u64) -> Verdict {
         let mut state = self.model.initial();
-        let mut at = self.next[0];
+        let mut scan = self.from_the_front();
         for _ in 0..budget {
             if self.left == 0 {
                 return Verdict::Ok;
             }
-            let may_begin = at != NONE && self.events[at].begins;
-            if may_begin {
-                at = match self.try_place(at, &state) {
+            if scan.at != NONE && self.events[scan.at].begins {
+                scan = match self.try_place(scan, &state) {
                     Some(after) => {
                         state = after;
-                        self.next[0]
+                        self.from_the_front()
                     }
-                    None => self.next[at],
+                    None => Scan { at: self.next[scan.at], ..scan },
                 };
-                continue;
+            } else if !scan.unknown {
+                scan = Scan { unknown: true, ..self.from_the_front() };
+            } else {
+                // The first end of a call without a place, or nothing left: the order so far leads nowhere.
+                let Some(last) = self.take_back() else {
+                    return Verdict::Violation(self.best);
+                };
+                state = last.before;
+                let unknown = self.events[last.at].end == NONE;
+                scan = Scan { at: self.next[last.at], unknown };
             }
-            // The first end of a call without a place, or nothing left: the order so far leads nowhere.
-            let Some((last, before)) = self.order.pop() else {
-                return Verdict::Violation(self.best);
-            };
-            self.put_back(last);
-            state = before;
-            at = self.next[last];
         }
         Verdict::Unknown
     }
 
-    /// Places the call that begins at `at`, if its answer fits and this was not tried before.
-    fn try_place(&mut self, at: usize, state: &M::State) -> Option<M::State> {
-        let Event { call, end, .. } = self.events[at];
-        let mut after = state.clone();
-        let answer = self.model.step(&mut after, &self.history[call].op);
-        if self.history[call].ended.as_ref().is_some_and(|(_, seen)| *seen != answer) {
+    fn from_the_front(&self) -> Scan {
+        Scan { at: self.next[0], unknown: false }
+    }
+
+    /// Places the call that begins there, if it is of the wanted sort, its answer fits and this was not tried before.
+    fn try_place(&mut self, scan: Scan, state: &M::State) -> Option<M::State> {
+        let Event { call, end, .. } = self.events[scan.at];
+        let waits_for = self.alike[call];
+        if scan.unknown != (end == NONE) || (waits_for != NONE && !self.has_place(waits_for)) {
             return None;
         }
+        let Call { op, ended, .. } = &self.history[call];
+        let mut after = state.clone();
+        let answer = self.model.step(&mut after, op);
+        let fits = ended.as_ref().map_or(after != *state, |(_, seen)| *seen == answer);
+        if !fits {
+            return None;
+        }
+        let forced = ended.is_some() && self.model.is_pure(op, &answer);
         self.placed[call / 64] |= 1 << (call % 64);
-        if !self.visited.insert((self.placed.clone(), after.clone())) {
+        if !forced && !self.visited.insert((self.placed.clone(), after.clone())) {
             self.placed[call / 64] &= !(1 << (call % 64));
             return None;
         }
-        self.order.push((at, state.clone()));
-        self.unlink(at);
+        self.order.push(Placed { at: scan.at, before: state.clone(), forced });
+        self.unlink(scan.at);
         if end != NONE {
             self.unlink(end);
             self.left -= 1;
         }
         if self.order.len() > self.best.len() {
-            self.best = self.order.iter().map(|(at, _)| self.events[*at].call).collect();
+            self.best = self.order.iter().map(|p| self.events[p.at].call).collect();
         }
         Some(after)
+    }
+
+    fn has_place(&self, call: usize) -> bool {
+        self.placed[call / 64] & (1 << (call % 64)) != 0
+    }
+
+    /// Takes back the last call that another might replace.
+    fn take_back(&mut self) -> Option<Placed<M::State>> {
+        while let Some(last) = self.order.pop() {
+            self.put_back(last.at);
+            if !last.forced {
+                return Some(last);
+            }
+        }
+        None
     }
 
     fn put_back(&mut self, at: usize) {
@@ -200,6 +255,25 @@ impl<'a, M: Model> Search<'a, M> {
     }
 }
 
+/// For each call the last one alike before it, of calls named in the order in which they began. Two are alike if they ask
+/// and answer the same; if one began and ended (or is of unknown outcome as both are) no later than the other, then an
+/// order in which it comes second stays one if the two change places.
+fn alike<O: PartialEq, R: PartialEq>(history: &[Call<O, R>], begins: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut before = vec![NONE; history.len()];
+    let mut begun: Vec<usize> = Vec::new();
+    for at in begins {
+        let call = &history[at];
+        let comes_first = |other: &Call<O, R>| match (&other.ended, &call.ended) {
+            (None, None) => other.op == call.op,
+            (Some((end, ret)), Some((own_end, own_ret))) => end <= own_end && ret == own_ret && other.op == call.op,
+            _ => false,
+        };
+        before[at] = begun.iter().rev().find(|c| comes_first(&history[**c])).copied().unwrap_or(NONE);
+        begun.push(at);
+    }
+    before
+}
+
 /// The key-value commands as a model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KvModel;
@@ -215,6 +289,14 @@ impl Model for KvModel {
 
     fn step(&self, state: &mut Map, op: &KvOp) -> KvRet {
         op.apply(state)
+    }
+
+    fn is_pure(&self, op: &KvOp, ret: &KvRet) -> bool {
+        match (op, ret) {
+            (KvOp::Get(_), _) | (KvOp::PutIf(..), KvRet::Set(false)) | (_, KvRet::NotANumber) => true,
+            (KvOp::Delete(_), KvRet::Number(n)) => *n == 0,
+            _ => false,
+        }
     }
 }
 
@@ -258,19 +340,44 @@ pub fn check_kv(history: &[KvCall], budget: u64) -> KvVerdict {
 
 /// First without the calls of unknown outcome that left no trace: an order without them is an order. Then with all.
 fn check_part(calls: &[KvCall], budget: u64) -> Verdict {
-    let seen: Vec<&Bytes> = calls.iter().flat_map(seen_values).collect();
+    let seen: BTreeSet<&Bytes> = calls.iter().flat_map(seen_values).collect();
+    let is_seen = |value: &Bytes| {
+        let next = seen.range::<Bytes, _>(value..).next();
+        next.is_some_and(|v| v.starts_with(value))
+    };
     let traced = |c: &&KvCall| match &c.op {
         _ if c.ended.is_some() => true,
-        KvOp::Put(pairs) => pairs.iter().any(|p| seen.iter().any(|v| v.starts_with(&p.1))),
-        KvOp::PutIf(_, value, _) => seen.iter().any(|v| v.starts_with(value)),
+        KvOp::Put(pairs) => pairs.iter().any(|p| is_seen(&p.1)),
+        KvOp::PutIf(_, value, _) => is_seen(value),
         _ => false,
     };
+    let calls = as_one_value(calls, is_seen);
     let likely: Vec<KvCall> = calls.iter().filter(traced).cloned().collect();
     match check(&KvModel, &likely, budget) {
         Verdict::Ok => Verdict::Ok,
         other if likely.len() == calls.len() => other,
-        _ => check(&KvModel, calls, budget),
+        _ => check(&KvModel, &calls, budget),
     }
+}
+
+/// Writes the same value of that length wherever nobody saw what was written (of values only their length shows then).
+fn as_one_value(calls: &[KvCall], is_seen: impl Fn(&Bytes) -> bool) -> Vec<KvCall> {
+    let adds = calls.iter().any(|c| matches!(c.op, KvOp::Add(..))); // to which a number is more than its length
+    let rename = |value: &mut Bytes| {
+        let other = Bytes::from(vec![0xff; value.len()]);
+        if !adds && !is_seen(value) && !is_seen(&other) {
+            *value = other;
+        }
+    };
+    let mut calls = calls.to_vec();
+    for call in &mut calls {
+        match &mut call.op {
+            KvOp::Put(pairs) => pairs.iter_mut().for_each(|p| rename(&mut p.1)),
+            KvOp::PutIf(_, value, _) => rename(value),
+            _ => {}
+        }
+    }
+    calls
 }
 
 /// Calls by groups of keys that are named together, each in order of time.
