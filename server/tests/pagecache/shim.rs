@@ -52,7 +52,7 @@ impl Shim {
 
 mod proof {
     use super::Shim;
-    use crate::undo::roll_back;
+    use crate::undo::{Cut, roll_back};
     use std::collections::BTreeSet;
     use std::fs::{self, File, OpenOptions};
     use std::os::unix::fs::FileExt;
@@ -99,7 +99,7 @@ mod proof {
         child.args(["--exact", "shim::proof::child_writes"]).env(CHILD, &root).envs(env);
         let output = child.output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        let report = roll_back(&shim.journal(&root, "r"), &root, seed).unwrap();
+        let report = roll_back(&shim.journal(&root, "r"), &root, Cut::Seeded(seed)).unwrap();
         assert!(report.syncs == 4 && report.recycled == 1 && report.lies == 0, "{report:?}");
         shim.forget(&root, "r");
         root

@@ -1,7 +1,8 @@
 //! Rolls back what a power cut would have lost: reads the records of `shim.c` after a SIGKILL.
 //!
 //! Per file a seed keeps a prefix of the writes since its last completed sync, possibly torn at 512 bytes; per directory a
-//! prefix of the creates, renames and removals since the directory's. Everything else is undone, newest first.
+//! prefix of the creates, renames and removals since the directory's. Everything else is undone, newest first. Or
+//! all of some files is undone, and nothing of others.
 //! Leaves to others: killing, restarting, judging.
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,25 +41,41 @@ pub(crate) struct Report {
     pub(crate) recycled: u64,
 }
 
-/// Undoes a seeded part of what was never settled below `root`.
-pub(crate) fn roll_back(journal: &Path, root: &Path, seed: u64) -> io::Result<Report> {
-    let mut rng = Rng(seed);
+/// What a power cut takes of what was never settled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cut<'a> {
+    /// What this seed draws.
+    Seeded(u64),
+    /// All that was written to files whose names end so.
+    AllOf(&'a str),
+}
+
+/// Undoes part of what was never settled below `root`.
+pub(crate) fn roll_back(journal: &Path, root: &Path, cut: Cut<'_>) -> io::Result<Report> {
+    let mut rng = match cut {
+        Cut::Seeded(seed) => Some(Rng(seed)),
+        Cut::AllOf(_) => None,
+    };
+    let hit = |path: &Path| match cut {
+        Cut::Seeded(_) => true,
+        Cut::AllOf(end) => path.to_string_lossy().ends_with(end),
+    };
     let mut report = Report::default();
     let (files, dirs) = unsettled(journal, &mut report)?;
     let places = inodes(&[root, &backups_of(journal)])?;
     for (ino, ops) in files {
-        let keep = rng.prefix(ops.len());
-        let Some(path) = places.get(&ino) else { continue };
+        let keep = rng.as_mut().map_or(0, |r| r.prefix(ops.len()));
+        let Some(path) = places.get(&ino).filter(|p| hit(p)) else { continue };
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         for (n, (_, op)) in ops.iter().enumerate().skip(keep).rev() {
-            let torn = n == keep && rng.next().is_multiple_of(2);
-            report.torn += u64::from(undo_write(&file, op, torn.then(|| rng.next()))?);
+            let sector = rng.as_mut().filter(|_| n == keep).and_then(Rng::sometimes);
+            report.torn += u64::from(undo_write(&file, op, sector)?);
             report.writes += 1;
         }
     }
     let mut names: Vec<(usize, Op)> = Vec::new();
     for ops in dirs.into_values() {
-        let keep = rng.prefix(ops.len());
+        let keep = rng.as_mut().map_or(ops.len(), |r| r.prefix(ops.len()));
         names.extend(ops.into_iter().skip(keep));
     }
     names.sort_by_key(|n| std::cmp::Reverse(n.0));
@@ -212,6 +229,11 @@ impl Rng {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// A number, half of the time.
+    fn sometimes(&mut self) -> Option<u64> {
+        self.next().is_multiple_of(2).then(|| self.next())
     }
 
     /// How many of `n` to keep: none, all, or anything between, each a third of the time.
