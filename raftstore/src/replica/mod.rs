@@ -34,7 +34,7 @@ use crate::task::{Fetched, GroupMessage, Newborn};
 use apply::Applying;
 use fetches::Fetches;
 use lead::Leading;
-use peers::Peers;
+use peers::{OTHER_BIRTH, Peers};
 use pontoon_raft::{Body, Config as CoreConfig, HardState, Message, RawNode, StartError};
 use propose::PendingProposals;
 use read::PendingReads;
@@ -191,8 +191,10 @@ impl Replica {
             return self.be_dismissed(conf, work);
         }
         if let Err(reason) = self.admits(from, &message) {
-            self.tell_removed(from.node, message.message.from, work);
-            self.tell_other_birth(from.node, &message, work);
+            match reason {
+                OTHER_BIRTH => self.tell_other_birth(from.node, message.birth, work),
+                _ => self.tell_removed(from.node, message.message.from, work),
+            }
             work.refused(reason);
             return;
         }

@@ -13,6 +13,8 @@ use crate::task::{Aside, GroupMessage, Invitation, LifecycleMsg};
 use bytes::Bytes;
 use pontoon_raft::{Body, Message, StateRole};
 
+/// Why a message is refused whose sender was created with another spec.
+pub(super) const OTHER_BIRTH: &str = "other_birth";
 /// Election timeouts between two events of one replica about members that were created with another spec.
 const BIRTH_QUIET: Tick = 10;
 
@@ -71,8 +73,8 @@ impl Replica {
         if message.epoch != 0 {
             return Err("stale_epoch");
         }
-        if self.is_other_birth(message) {
-            return Err("other_birth");
+        if message.birth != 0 && message.birth != self.creation.digest {
+            return Err(OTHER_BIRTH);
         }
         match record.members.iter().find(|member| member.0 == m.from) {
             Some((_, node, _)) if *node != from.node => Err("wrong_node"),
@@ -81,15 +83,11 @@ impl Replica {
         }
     }
 
-    fn is_other_birth(&self, message: &GroupMessage) -> bool {
-        message.birth != 0 && message.birth != self.creation.digest
-    }
-
     /// What is refused because its sender was created with another spec is told: nothing mends it but people.
-    pub(super) fn tell_other_birth(&mut self, node: NodeId, message: &GroupMessage, work: &mut Work) {
-        if self.is_other_birth(message) && work.now >= self.peers.birth_at {
+    pub(super) fn tell_other_birth(&mut self, node: NodeId, theirs: u64, work: &mut Work) {
+        if work.now >= self.peers.birth_at {
             self.peers.birth_at = work.now + BIRTH_QUIET * self.limits.election_ticks;
-            let (group, ours, theirs) = (self.group, self.creation.digest, message.birth);
+            let (group, ours) = (self.group, self.creation.digest);
             work.events.push(Event::OtherBirth { group, node, ours, theirs });
         }
     }

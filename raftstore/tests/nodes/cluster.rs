@@ -120,11 +120,16 @@ impl Cluster {
     }
 
     pub fn create_on(&mut self, group: GroupId, voters: BTreeSet<NodeId>) {
-        let spec = GroupSpec { id: group, kind: "kv".into(), voters, learners: BTreeSet::new() };
+        let at = voters.clone();
+        self.create_at(&at, &GroupSpec { id: group, kind: "kv".into(), voters, learners: BTreeSet::new() });
+    }
+
+    /// Only these nodes are told to create it.
+    pub fn create_at(&mut self, at: &BTreeSet<NodeId>, spec: &GroupSpec) {
         let cells: Vec<Arc<LifecycleCell>> = self
             .nodes
             .values()
-            .filter(|n| spec.voters.contains(&n.id))
+            .filter(|n| at.contains(&n.id))
             .map(|n| {
                 let cell: Arc<LifecycleCell> = Cell::new(n.power.clone());
                 n.handle.create(spec.clone(), cell.clone());

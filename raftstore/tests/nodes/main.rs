@@ -12,11 +12,14 @@ use bytes::Bytes;
 use cluster::{Cluster, GROUP};
 use pontoon_raftstore::config::Config;
 use pontoon_raftstore::error::{GroupError, Limit, Lost, ProposeError, ReadError};
-use pontoon_raftstore::ids::{GroupId, NodeId};
+use pontoon_raftstore::events::Event;
+use pontoon_raftstore::group_spec::GroupSpec;
+use pontoon_raftstore::ids::{GroupId, Index, NodeId};
 use pontoon_raftstore::mem::{MachineFault, WriteFault};
 use pontoon_raftstore::proposal::AdminDone;
 use pontoon_raftstore::testing::{KvOp, KvRet};
 use pontoon_raftstore::turn::Active;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn three() -> Cluster {
@@ -362,6 +365,33 @@ fn a_destroyed_replica_stays_destroyed() {
     c.ticks(20);
     assert_eq!(c.nodes[&gone].handle.status(GROUP).unwrap_err(), GroupError::Destroyed(GROUP));
     assert_eq!(c.destroy(gone, GROUP), Ok(()), "once more is fine");
+}
+
+#[test]
+fn a_member_created_with_another_spec_is_told_of_but_not_at_each_message() {
+    let spec = |last| GroupSpec {
+        id: GROUP,
+        kind: "kv".into(),
+        voters: (1..=last).map(NodeId).collect(),
+        learners: BTreeSet::new(),
+    };
+    let mut c = Cluster::new(3, Config::default());
+    let events = c.nodes[&NodeId(3)].handle.events();
+    let mut told = || -> Vec<Event> {
+        let births = |e: &Event| matches!(e, Event::OtherBirth { .. });
+        std::iter::from_fn(|| events.try_next()).filter(births).collect()
+    };
+    c.create_at(&[1, 2].map(NodeId).into(), &spec(3));
+    let leader = c.await_leader(GROUP);
+    c.create_at(&[3].map(NodeId).into(), &spec(4));
+    c.ticks(20);
+    let (ours, theirs) = (spec(4).digest(), spec(3).digest());
+    assert_eq!(told(), [Event::OtherBirth { group: GROUP, node: leader, ours, theirs }]);
+    c.ticks(70);
+    assert_eq!(told(), []);
+    c.ticks(20);
+    assert_eq!(told().len(), 1, "it is told again");
+    assert_eq!(c.nodes[&NodeId(3)].handle.status(GROUP).unwrap().applied, Index::NONE, "and nothing came through");
 }
 
 #[test]
