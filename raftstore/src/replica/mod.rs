@@ -34,7 +34,7 @@ use crate::task::{Fetched, GroupMessage, Newborn};
 use apply::Applying;
 use fetches::Fetches;
 use lead::Leading;
-use peers::{OTHER_BIRTH, Peers};
+use peers::{OTHER_BIRTH, Peers, born_as};
 use pontoon_raft::{Body, Config as CoreConfig, HardState, Message, RawNode, StartError};
 use propose::PendingProposals;
 use read::PendingReads;
@@ -192,7 +192,7 @@ impl Replica {
         }
         if let Err(reason) = self.admits(from, &message) {
             match reason {
-                OTHER_BIRTH => self.tell_other_birth(from.node, message.birth, work),
+                OTHER_BIRTH => self.tell_other_birth(from.node, born_as(&message).unwrap_or_default(), work),
                 _ => self.tell_removed(from.node, message.message.from, work),
             }
             work.refused(reason);

@@ -45,6 +45,16 @@ impl Peers {
     }
 }
 
+/// Digest of the spec that the sender was created with, where the message tells it: by itself until the sender has applied
+/// its first entry, and in the invitation to who was not heard of yet. Who was created with another spec is never heard.
+pub(super) fn born_as(message: &GroupMessage) -> Option<u64> {
+    match &message.aside {
+        _ if message.birth != 0 => Some(message.birth),
+        Aside::Invitation(invitation) => Some(invitation.creation.digest),
+        _ => None,
+    }
+}
+
 impl Replica {
     /// The node of a replica: by the replica map, else where it was heard from.
     pub(super) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
@@ -73,7 +83,7 @@ impl Replica {
         if message.epoch != 0 {
             return Err("stale_epoch");
         }
-        if message.birth != 0 && message.birth != self.creation.digest {
+        if born_as(message).is_some_and(|digest| digest != self.creation.digest) {
             return Err(OTHER_BIRTH);
         }
         match record.members.iter().find(|member| member.0 == m.from) {
