@@ -55,10 +55,9 @@ impl InFlight {
         let InFlight { number, soft_state, hard_state, held, tickets, advance_due, applying } = self;
         let age = |n: ReadyNumber| number.0 - n.0;
         (soft_state, hard_state, advance_due, applying).hash(state);
-        (held.len(), tickets.len()).hash(state);
-        held.iter().for_each(|(n, m)| (age(*n), m).hash(state));
-        for Ticket { number, term, last, snapshot } in tickets {
-            (age(*number), term, last, snapshot).hash(state);
+        (held, tickets.len()).hash(state);
+        for Ticket { number, messages, term, last, snapshot } in tickets {
+            (age(*number), messages, term, last, snapshot).hash(state);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What a replica handed out and waits for: the basis of `RawNode::ready` and of the reports that follow.
 //!
-//! Leaves to others: what the reports change (`raft`). One ticket per write takes the place of the original's
-//! responses nested in messages (raft-core 14.3, 19).
-//! Invariant: numbers rise from front to back in both queues; bounded by what the driver has not reported.
+//! Leaves to others: what the reports change (`raft`), the messages themselves: they stay at the front of
+//! `Raft::after_append` until they are released. One ticket per `Ready` takes the place of the original's responses
+//! nested in messages (raft-core 14.3, 19).
+//! Invariant: numbers rise from front to back; `held` is the sum over the tickets, and so many messages are queued;
+//! bounded by what the driver has not reported.
 
 use crate::ids::{Index, LogPos, ReplicaId, Term};
 use crate::message::{Body, Message};
@@ -19,9 +21,9 @@ pub(crate) struct InFlight {
     pub(crate) soft_state: SoftState,
     /// As the driver knows it.
     pub(crate) hard_state: HardState,
-    /// Messages that rest on a write, each with the `Ready` that carries it.
-    pub(crate) held: VecDeque<(ReadyNumber, Message)>,
-    /// What each write covers.
+    /// Messages that wait for a report: the first so many of `Raft::after_append`.
+    pub(crate) held: usize,
+    /// What each `Ready` that is waited for holds.
     pub(crate) tickets: VecDeque<Ticket>,
     /// Synchronous mode: the latest `Ready` asks for `advance`.
     pub(crate) advance_due: bool,
@@ -29,10 +31,13 @@ pub(crate) struct InFlight {
     pub(crate) applying: Option<Index>,
 }
 
-/// A write that was handed out: what its completion proves (raft-core 14.3).
-#[derive(Clone, Debug)]
+/// What rests on one `Ready`: the messages that may leave once it is durable, then what its write proves
+/// (raft-core 14.3).
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ticket {
     pub(crate) number: ReadyNumber,
+    /// How many messages it holds.
+    pub(crate) messages: usize,
     /// The completion counts in this term only (ABA, 14.4).
     pub(crate) term: Term,
     /// Last position of the log, if anything was unstable; else none.
@@ -41,48 +46,39 @@ pub(crate) struct Ticket {
     pub(crate) snapshot: Option<Box<Snapshot>>,
 }
 
-/// The next step of a report.
-#[derive(Debug)]
-pub(crate) enum Released {
-    /// This may leave, or be stepped here if it is addressed to the replica itself.
-    Message(Message),
-    /// This write is complete.
-    Write(Ticket),
-}
-
 impl InFlight {
-    /// What is released next if everything up to `number` is durable: per `Ready` the messages, then the write.
-    pub(crate) fn release(&mut self, number: ReadyNumber) -> Option<Released> {
-        let message = self.held.front().map(|(n, _)| *n).filter(|n| *n <= number);
-        let ticket = self.tickets.front().map(|t| t.number).filter(|n| *n <= number);
-        match (message, ticket) {
-            (Some(m), t) if t.is_none_or(|t| m <= t) => self.held.pop_front().map(|(_, m)| Released::Message(m)),
-            _ if ticket.is_some() => self.tickets.pop_front().map(Released::Write),
-            _ => None,
-        }
+    /// Waits for the `Ready` that this belongs to.
+    pub(crate) fn hold(&mut self, ticket: Ticket) {
+        self.held += ticket.messages;
+        self.tickets.push_back(ticket);
     }
 
-    /// Takes everything that `number` alone holds, the write's completion as a message to `own`.
-    pub(crate) fn take(&mut self, number: ReadyNumber, own: ReplicaId) -> Vec<Message> {
-        let mut taken = Vec::new();
-        let mut others = VecDeque::with_capacity(self.held.len());
-        for (n, m) in self.held.drain(..) {
-            if n == number {
-                taken.push(m);
-            } else {
-                others.push_back((n, m));
-            }
-        }
-        self.held = others;
-        if let Some(at) = self.tickets.iter().position(|t| t.number == number) {
-            taken.extend(self.tickets.remove(at).map(|t| t.into_message(own)));
-        }
-        taken
+    /// The oldest ticket, if it is one of a `Ready` up to `number`.
+    pub(crate) fn release(&mut self, number: ReadyNumber) -> Option<Ticket> {
+        self.tickets.front().filter(|t| t.number <= number)?;
+        let ticket = self.tickets.pop_front()?;
+        self.held -= ticket.messages;
+        Some(ticket)
+    }
+
+    /// The ticket of this very number, and how many messages are queued before its own.
+    pub(crate) fn take(&mut self, number: ReadyNumber) -> Option<(usize, Ticket)> {
+        let at = self.tickets.iter().position(|t| t.number == number)?;
+        let before = self.tickets.range(..at).map(|t| t.messages).sum();
+        let ticket = self.tickets.remove(at)?;
+        self.held -= ticket.messages;
+        Some((before, ticket))
     }
 }
 
 impl Ticket {
-    fn into_message(self, own: ReplicaId) -> Message {
+    /// Was anything to be written, beyond the hard state?
+    pub(crate) fn is_write(&self) -> bool {
+        self.last != LogPos::NONE || self.snapshot.is_some()
+    }
+
+    /// The completion of the write, as a message to `own`.
+    pub(crate) fn into_message(self, own: ReplicaId) -> Message {
         let body = Body::StorageAppendResp { last: self.last, snapshot: self.snapshot };
         Message { from: ReplicaId::APPEND_THREAD, to: own, term: self.term, body }
     }

@@ -21,6 +21,7 @@ use crate::storage::Storage;
 use crate::trace::{Trace, Tracer};
 use crate::tracker::{Tracker, WindowLimits};
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 /// See the file's head.
 #[derive(Clone, Debug)]
@@ -53,8 +54,9 @@ pub(crate) struct Raft<S> {
     pub(crate) rng: u64,
     /// To send at once. Invariant: nothing to self, nothing that rests on unstable state.
     pub(crate) outbox: Vec<Message>,
-    /// To send, or to step here, once everything unstable now is durable (S6, S7).
-    pub(crate) after_append: Vec<Message>,
+    /// To send, or to step here, once everything unstable now is durable (S6, S7). Those at the front wait for a
+    /// report already (`in_flight`).
+    pub(crate) after_append: VecDeque<Message>,
     /// Reads that may be served. Bound: the read queue's.
     pub(crate) read_states: Vec<ReadState>,
     /// Own reads that will not be answered. Bound: the read queue's.
@@ -118,7 +120,7 @@ impl<S: Storage> Raft<S> {
             votes_held_until: if holds_votes(config) { now + config.election_tick } else { 0 },
             rng: config.seed ^ config.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             outbox: Vec::new(),
-            after_append: Vec::new(),
+            after_append: VecDeque::new(),
             read_states: Vec::new(),
             dropped_reads: Vec::new(),
             fetches: Vec::new(),
@@ -377,7 +379,7 @@ impl<S: Storage> Raft<S> {
     fn post(&mut self, m: Message) {
         let asks = self.config.strict && matches!(m.body, Body::Vote(_)) && !mutant::is(Mutant::AsksBeforeSync);
         if asks || m.body.is_after_append() {
-            self.after_append.push(m);
+            self.after_append.push_back(m);
         } else {
             assert!(m.to != self.id, "{:?} to self", m.body.kind());
             self.outbox.push(m);

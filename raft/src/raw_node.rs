@@ -12,7 +12,7 @@ use crate::entry::Entry;
 use crate::entry_run::EntryRun;
 use crate::error::{StartError, StepError};
 use crate::ids::{Index, LogPos, ReplicaId, Term, Tick};
-use crate::in_flight::{InFlight, Released, Ticket};
+use crate::in_flight::{InFlight, Ticket};
 use crate::message::{Body, Message};
 use crate::mutant::{self, Mutant};
 use crate::raft::Raft;
@@ -221,7 +221,7 @@ impl<S: Storage> RawNode<S> {
         let (raft, known) = (&self.raft, &self.in_flight);
         let hard_state = raft.hard_state();
         !raft.outbox.is_empty()
-            || !raft.after_append.is_empty()
+            || self.has_fresh_after_append()
             || raft.log.unstable().has_next_entries()
             || raft.log.unstable().next_snapshot().is_some()
             || raft.log.has_page(self.is_synchronous())
@@ -300,30 +300,45 @@ impl<S: Storage> RawNode<S> {
 
     /// Keeps what rests on this `Ready`'s write, or on one that is still under way (S7).
     fn hold_back(&mut self, ready: &mut Ready) {
-        let (synchronous, own, number) = (self.is_synchronous(), self.raft.id, ready.number);
+        let synchronous = self.is_synchronous();
         let writes = ready.hard_state.is_some() || !ready.entries.is_empty() || ready.snapshot.is_some();
-        let any = writes || !self.raft.after_append.is_empty();
-        let mut held = 0;
-        let overtakes = mutant::is(Mutant::AnswerOvertakesWrites) && !writes;
-        for m in self.raft.after_append.drain(..) {
-            if (synchronous || overtakes) && m.to != own {
-                ready.messages.push(m);
-            } else {
-                self.in_flight.held.push_back((number, m));
-                held += 1;
-            }
+        let any = writes || self.has_fresh_after_append();
+        if synchronous || (mutant::is(Mutant::AnswerOvertakesWrites) && !writes) {
+            self.pass_on(&mut ready.messages);
         }
-        let unstable = self.raft.log.unstable().len() > 0;
-        if (synchronous || any) && (unstable || ready.snapshot.is_some()) {
-            let last = if unstable { self.raft.log.last_pos() } else { LogPos::NONE };
-            let snapshot = ready.snapshot.clone().map(Box::new);
-            self.in_flight.tickets.push_back(Ticket { number, term: self.raft.term, last, snapshot });
-            held += 1;
+        let messages = self.raft.after_append.len() - self.in_flight.held;
+        let mut ticket = Ticket { number: ready.number, messages, ..Ticket::default() };
+        if synchronous || any {
+            ticket.term = self.raft.term;
+            ticket.last = self.raft.log.last_unstable();
+            ticket.snapshot = ready.snapshot.clone().map(Box::new);
+        }
+        let held = messages > 0 || ticket.is_write();
+        if held {
+            self.in_flight.hold(ticket);
         }
         if synchronous {
-            self.in_flight.advance_due = held > 0 || !ready.committed_entries.is_empty();
+            self.in_flight.advance_due = held || !ready.committed_entries.is_empty();
         } else {
-            ready.awaits_persist = held > 0;
+            ready.awaits_persist = held;
+        }
+    }
+
+    /// Is there an answer that no `Ready` has seen yet?
+    fn has_fresh_after_append(&self) -> bool {
+        self.raft.after_append.len() > self.in_flight.held
+    }
+
+    /// Lets fresh answers to others leave with the `Ready`.
+    fn pass_on(&mut self, messages: &mut Vec<Message>) {
+        let queue = &mut self.raft.after_append;
+        for at in 0..queue.len() {
+            let Some(m) = queue.pop_front() else { return };
+            if at >= self.in_flight.held && m.to != self.raft.id {
+                messages.push(m);
+            } else {
+                queue.push_back(m);
+            }
         }
     }
 }
@@ -334,12 +349,13 @@ impl<S: Storage> RawNode<S> {
     pub fn advance(&mut self, now: Tick) {
         assert!(self.is_synchronous(), "advance belongs to the synchronous mode");
         self.raft.set_now(now);
-        while let Some(released) = self.in_flight.release(self.in_flight.number) {
-            match released {
+        while let Some(ticket) = self.in_flight.release(self.in_flight.number) {
+            for _ in 0..ticket.messages {
                 // The own answer; if the role changed meanwhile, it is ignored like anybody's.
-                Released::Message(m) => drop(self.raft.step(m)),
-                Released::Write(ticket) => self.on_written(ticket),
+                let own = self.pop_held();
+                let _ = self.raft.step(own);
             }
+            self.on_written(ticket);
         }
         self.in_flight.advance_due = false;
         if let Some(upto) = self.in_flight.applying.take() {
@@ -351,14 +367,28 @@ impl<S: Storage> RawNode<S> {
     pub fn on_persisted(&mut self, now: Tick, number: ReadyNumber, out: &mut Vec<Message>) {
         assert!(number <= self.in_flight.number, "{number:?} was not handed out yet");
         self.raft.set_now(now);
-        while let Some(released) = self.in_flight.release(number) {
-            match released {
-                // A removed leader's own ack is refused like any stranger's (raft-core 4.1).
-                Released::Message(m) if m.to == self.raft.id => drop(self.step(now, m)),
-                Released::Message(m) => out.push(m),
-                Released::Write(ticket) => self.on_written(ticket),
+        while let Some(ticket) = self.in_flight.release(number) {
+            for _ in 0..ticket.messages {
+                let m = self.pop_held();
+                if m.to == self.raft.id {
+                    self.step_own_answer(m);
+                } else {
+                    out.push(m);
+                }
             }
+            self.on_written(ticket);
         }
+    }
+
+    /// A removed replica's own answer is refused like any stranger's (raft-core 4.1); else nothing is to be judged.
+    fn step_own_answer(&mut self, m: Message) {
+        if self.raft.tracker.contains(m.from) {
+            let _ = self.raft.step(m);
+        }
+    }
+
+    fn pop_held(&mut self) -> Message {
+        self.raft.after_append.pop_front().expect("a ticket counts what is queued")
     }
 
     fn on_written(&mut self, ticket: Ticket) {
@@ -368,7 +398,12 @@ impl<S: Storage> RawNode<S> {
     /// Takes what `on_persisted` would step or release for this one `Ready`, as messages: what is addressed to
     /// this replica, the write's completion included, is to be stepped when durable, the rest to be sent.
     pub fn take_held(&mut self, number: ReadyNumber) -> Vec<Message> {
-        self.in_flight.take(number, self.raft.id)
+        let Some((before, ticket)) = self.in_flight.take(number) else { return Vec::new() };
+        let mut taken: Vec<Message> = self.raft.after_append.drain(before..before + ticket.messages).collect();
+        if ticket.is_write() {
+            taken.push(ticket.into_message(self.raft.id));
+        }
+        taken
     }
 
     /// Asynchronous mode: everything handed out up to `upto` is applied.

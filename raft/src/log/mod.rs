@@ -127,6 +127,11 @@ impl<S: Storage> RaftLog<S> {
         LogPos { term: self.term_or_none(index), index }
     }
 
+    /// Position of the last unstable entry; none without any.
+    pub(crate) fn last_unstable(&self) -> LogPos {
+        self.unstable.entries().last().map_or(LogPos::NONE, Entry::pos)
+    }
+
     /// Term of the entry at `index`. Unknown is an error, never 0 (raft-core S19).
     pub(crate) fn term(&self, index: Index) -> Result<Term, StorageError> {
         if let Some(term) = self.unstable.term(index) {
