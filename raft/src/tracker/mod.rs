@@ -87,13 +87,13 @@ impl Tracker {
     #[must_use]
     #[inline]
     pub fn get(&self, id: ReplicaId) -> Option<&Member> {
-        self.position(id).ok().map(|at| &self.members[at])
+        self.members.iter().find(|m| m.id == id)
     }
 
     /// The member `id`.
     #[inline]
     pub fn get_mut(&mut self, id: ReplicaId) -> Option<&mut Member> {
-        self.position(id).ok().map(|at| &mut self.members[at])
+        self.members.iter_mut().find(|m| m.id == id)
     }
 
     /// The progress of `id`.
@@ -113,7 +113,7 @@ impl Tracker {
     #[must_use]
     #[inline]
     pub fn contains(&self, id: ReplicaId) -> bool {
-        self.position(id).is_ok()
+        self.get(id).is_some()
     }
 
     /// Does `id` vote in either half?
@@ -226,7 +226,7 @@ impl Tracker {
 
     /// Adds a member, or finds it: a known one keeps its progress.
     pub(crate) fn entry(&mut self, id: ReplicaId, next: Index) -> &mut Member {
-        let at = match self.position(id) {
+        let at = match self.members.binary_search_by_key(&id, |m| m.id) {
             Ok(at) => at,
             Err(at) => {
                 self.members.insert(at, Member::new(id, next));
@@ -239,11 +239,6 @@ impl Tracker {
     /// Forgets everybody without a role.
     pub(crate) fn drop_roleless(&mut self) {
         self.members.retain(|m| m.roles != Roles::NONE);
-    }
-
-    #[inline]
-    fn position(&self, id: ReplicaId) -> Result<usize, usize> {
-        self.members.binary_search_by_key(&id, |m| m.id)
     }
 
     /// What a majority of each half has reached in terms of `value`.
