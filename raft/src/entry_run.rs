@@ -107,12 +107,21 @@ impl EntryRun {
         self.part(0..self.iter().take_while(fits).count())
     }
 
+    /// A proposal: its encoded size is known when its entries have their places.
+    pub(crate) fn proposal(entries: impl Iterator<Item = Entry>) -> EntryRun {
+        let shared: Arc<[Entry]> = entries.collect();
+        let (end, payload) = (shared.len(), shared.iter().map(Entry::payload_size).sum());
+        EntryRun { shared: Some(shared).filter(|_| end > 0), end, payload, ..EntryRun::default() }
+    }
+
     /// Gives the entries of a proposal their places in the log. What others share stays as it is (S40).
     pub(crate) fn place(&mut self, first: LogPos) {
+        let mut encoded = 0;
         for (entry, index) in self.entries_mut().iter_mut().zip(first.index.0..) {
             (entry.term, entry.index) = (first.term, Index(index));
+            encoded += entry.encoded_size();
         }
-        self.measure();
+        (self.first, self.encoded) = (first.index, encoded);
     }
 
     /// Replaces one entry of a proposal, in this copy alone (S40).

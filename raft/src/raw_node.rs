@@ -113,12 +113,12 @@ impl<S: Storage> RawNode<S> {
 
     /// Proposes one command. `Some`: appended here, by this leader, at that position; `None`: forwarded.
     pub fn propose(&mut self, now: Tick, data: Bytes) -> Result<Option<LogPos>, StepError> {
-        self.propose_run(now, [Entry::normal(data)].into_iter().collect())
+        self.propose_run(now, EntryRun::proposal([Entry::normal(data)].into_iter()))
     }
 
     /// Proposes several, all or none: the position of the first, the others follow it.
     pub fn propose_batch(&mut self, now: Tick, data: Vec<Bytes>) -> Result<Option<LogPos>, StepError> {
-        self.propose_run(now, data.into_iter().map(Entry::normal).collect())
+        self.propose_run(now, EntryRun::proposal(data.into_iter().map(Entry::normal)))
     }
 
     /// Proposes a membership change. One that may not be made now is appended as an empty entry instead
