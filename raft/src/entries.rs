@@ -117,12 +117,10 @@ impl Entries {
         self.runs.pop_front()
     }
 
-    /// Forgets everything.
+    /// Forgets everything. Mostly that is one run.
     #[inline]
     pub fn clear(&mut self) {
-        if !self.runs.is_empty() {
-            self.runs.clear();
-        }
+        while self.runs.pop_front().is_some() {}
     }
 
     /// Forgets the entries from `index` on.
@@ -150,8 +148,9 @@ impl Entries {
     /// least one if it is empty.
     pub fn read(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) {
         let mut size = page.encoded_size();
-        let from = self.run_at(low).unwrap_or(self.runs.len());
-        for run in self.runs.range(from..).take_while(|r| r.first_index() < high) {
+        let Some(mut at) = self.run_at(low) else { return };
+        while let Some(run) = self.runs.get(at).filter(|r| r.first_index() < high) {
+            at += 1;
             let wanted = run.between(low, high);
             size = size.saturating_add(wanted.encoded_size());
             if size > max_bytes {

@@ -273,7 +273,9 @@ impl<S: Storage> RawNode<S> {
     fn take_log(&mut self, ready: &mut Ready) {
         let unstable = self.raft.log.unstable();
         unstable.read_next(&mut ready.entries);
-        ready.snapshot = unstable.next_snapshot().cloned();
+        if let Some(snapshot) = unstable.next_snapshot() {
+            ready.snapshot = Some(snapshot.clone());
+        }
         ready.must_sync |= !ready.entries.is_empty();
         self.raft.log.accept_unstable();
     }
@@ -311,7 +313,7 @@ impl<S: Storage> RawNode<S> {
         if synchronous || any {
             ticket.term = self.raft.term;
             ticket.last = self.raft.log.last_unstable();
-            ticket.snapshot = ready.snapshot.clone().map(Box::new);
+            ticket.snapshot = ready.snapshot.as_ref().map(|s| Box::new(s.clone()));
         }
         let held = messages > 0 || ticket.is_write();
         if held {

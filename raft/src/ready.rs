@@ -77,6 +77,7 @@ impl Ready {
     }
 
     /// Empties all lists and keeps their memory.
+    #[inline]
     pub(crate) fn clear(&mut self) {
         self.soft_state = None;
         self.hard_state = None;
