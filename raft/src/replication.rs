@@ -136,13 +136,14 @@ impl<S: Storage> Raft<S> {
             FlowState::Snapshot => {}
             FlowState::Replicate => progress.free_window_to(index),
         }
-        self.after_ack(from);
+        self.after_ack(from, index);
     }
 
     /// An ack was news: commit, then let the member have more.
-    fn after_ack(&mut self, from: ReplicaId) {
+    fn after_ack(&mut self, from: ReplicaId, index: Index) {
         let other = from != self.id;
-        if self.maybe_commit() {
+        // What is committed already moves no quorum.
+        if index > self.log.committed() && self.maybe_commit() {
             self.release_waiting_reads();
             self.broadcast_append(Empty::Send);
         } else if other && self.tracker.progress(from).is_some_and(|p| p.may_raise_commit(self.log.committed())) {
