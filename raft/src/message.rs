@@ -23,8 +23,10 @@ pub struct Message {
     pub body: Body,
 }
 
-/// What a message says. The order is etcd raft's numbering.
+/// What a message says. The order is etcd raft's numbering. The tag is a whole word, as its place is: a message is moved
+/// word by word then, not as a byte and what is left.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
 pub enum Body {
     /// Local: start an election.
     Hup,
