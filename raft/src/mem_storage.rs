@@ -24,6 +24,8 @@ pub struct MemStorage {
     base: LogPos,
     /// Entries behind `base`, consecutive.
     entries: Entries,
+    /// Index of the last entry, or of `base`: asked for more often than anything else.
+    last: Index,
 }
 
 impl MemStorage {
@@ -51,6 +53,7 @@ impl MemStorage {
             let Some(first) = new.first().map(|e| e.index) else { continue };
             assert!(first <= self.last_index().next(), "gap in the log: {first} after {}", self.last_index());
             self.entries.cut_from(first);
+            self.last = new.end_index().prev();
             self.entries.push(new);
         }
     }
@@ -61,6 +64,7 @@ impl MemStorage {
             return Err(SnapshotOutOfDate);
         }
         self.base = snapshot.meta.pos();
+        self.last = snapshot.meta.index;
         self.entries.clear();
         self.snapshot = snapshot;
         Ok(())
@@ -127,7 +131,7 @@ impl Storage for MemStorage {
 
     #[inline]
     fn last_index(&self) -> Index {
-        self.base.index.plus(self.entries.len() as u64)
+        self.last
     }
 
     fn snapshot(&self, _to: ReplicaId) -> Result<Snapshot, StorageError> {
