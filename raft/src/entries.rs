@@ -93,7 +93,8 @@ impl Entries {
     #[must_use]
     #[inline]
     pub fn get(&self, index: Index) -> Option<&Entry> {
-        let run = self.runs.get(self.run_at(index)?)?;
+        let last = self.runs.back()?;
+        let run = if last.first_index() <= index { last } else { self.runs.get(self.search(index)?)? };
         run.get(run.first_index().lag_to(index) as usize)
     }
 
@@ -190,9 +191,11 @@ impl Entries {
     #[inline]
     fn run_at(&self, index: Index) -> Option<usize> {
         let last = self.runs.len().checked_sub(1)?;
-        if self.runs[last].first_index() <= index {
-            return Some(last);
-        }
+        if self.runs[last].first_index() <= index { Some(last) } else { self.search(index) }
+    }
+
+    #[cold]
+    fn search(&self, index: Index) -> Option<usize> {
         self.runs.partition_point(|r| r.first_index() <= index).checked_sub(1)
     }
 }

@@ -134,13 +134,11 @@ impl<S: Storage> RaftLog<S> {
 
     /// Term of the entry at `index`. Unknown is an error, never 0 (raft-core S19).
     pub(crate) fn term(&self, index: Index) -> Result<Term, StorageError> {
-        if let Some(term) = self.unstable.term(index) {
-            return Ok(term);
-        }
         match self.unstable.snapshot() {
-            Some(s) if index < s.meta.index => Err(StorageError::Compacted),
             // The storage may hold more by now than this log knows of.
-            _ if index >= self.unstable.offset() => Err(StorageError::Unavailable),
+            _ if index >= self.unstable.offset() => self.unstable.term(index).ok_or(StorageError::Unavailable),
+            Some(s) if index < s.meta.index => Err(StorageError::Compacted),
+            Some(s) if index == s.meta.index => Ok(s.meta.term),
             _ => self.storage.term(index),
         }
     }

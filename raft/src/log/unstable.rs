@@ -99,6 +99,9 @@ impl Unstable {
     /// Term at `index`, if this part knows it.
     #[inline]
     pub(crate) fn term(&self, index: Index) -> Option<Term> {
+        if index >= self.end {
+            return None;
+        }
         if index < self.offset {
             return self.snapshot().filter(|s| s.meta.index == index).map(|s| s.meta.term);
         }
