@@ -66,6 +66,9 @@ pub fn config(id: u64, asynchronous: bool) -> Config {
 }
 
 fn send(messages: &mut Vec<Message>, queues: &mut Queues<Message>) {
+    if messages.is_empty() {
+        return;
+    }
     messages.drain(..).for_each(|m| queues[m.to.0 as usize - 1].push(m));
 }
 
@@ -104,7 +107,9 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
             self.raft.ready_into(&mut self.ready);
             let ready = &mut self.ready;
             let storage = self.raft.storage_mut();
-            storage.append(&ready.entries);
+            if !ready.entries.is_empty() {
+                storage.append(&ready.entries);
+            }
             if let Some(hard_state) = ready.hard_state {
                 storage.set_hard_state(hard_state);
             }
