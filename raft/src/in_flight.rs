@@ -48,12 +48,14 @@ pub(crate) struct Ticket {
 
 impl InFlight {
     /// Waits for the `Ready` that this belongs to.
+    #[inline]
     pub(crate) fn hold(&mut self, ticket: Ticket) {
         self.held += ticket.messages;
         self.tickets.push_back(ticket);
     }
 
     /// The oldest ticket, if it is one of a `Ready` up to `number`.
+    #[inline]
     pub(crate) fn release(&mut self, number: ReadyNumber) -> Option<Ticket> {
         self.tickets.front().filter(|t| t.number <= number)?;
         let ticket = self.tickets.pop_front()?;
@@ -73,6 +75,7 @@ impl InFlight {
 
 impl Ticket {
     /// Was anything to be written, beyond the hard state?
+    #[inline]
     pub(crate) fn is_write(&self) -> bool {
         self.last != LogPos::NONE || self.snapshot.is_some()
     }

@@ -357,7 +357,9 @@ impl<S: Storage> RawNode<S> {
                 let own = self.pop_held();
                 let _ = self.raft.step(own);
             }
-            self.on_written(ticket);
+            if ticket.is_write() {
+                self.on_written(ticket);
+            }
         }
         self.in_flight.advance_due = false;
         if let Some(upto) = self.in_flight.applying.take() {
@@ -378,7 +380,9 @@ impl<S: Storage> RawNode<S> {
                     out.push(m);
                 }
             }
-            self.on_written(ticket);
+            if ticket.is_write() {
+                self.on_written(ticket);
+            }
         }
     }
 
