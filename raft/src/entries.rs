@@ -39,6 +39,13 @@ impl Entries {
         self.runs.back().and_then(|r| r.last())
     }
 
+    /// Index of the last entry.
+    #[must_use]
+    #[inline]
+    pub fn last_index(&self) -> Option<Index> {
+        self.runs.back().map(|r| r.end_index().prev())
+    }
+
     /// Number of entries.
     #[must_use]
     #[inline]
@@ -85,6 +92,7 @@ impl Entries {
 
     /// Sum of the entries' payloads.
     #[must_use]
+    #[inline]
     pub fn payload_size(&self) -> u64 {
         self.runs.iter().map(EntryRun::payload_size).sum()
     }

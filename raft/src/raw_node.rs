@@ -290,7 +290,7 @@ impl<S: Storage> RawNode<S> {
         match self.raft.log.read(low, high, max_bytes, page) {
             Ok(()) => {
                 self.raft.log.accept_page(page, with_unstable);
-                self.in_flight.applying = page.last().map(|e| e.index);
+                self.in_flight.applying = page.last_index();
             }
             // Whatever else the storage says will be said to the driver's fetch again.
             Err(_) => {

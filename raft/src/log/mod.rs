@@ -343,7 +343,7 @@ impl<S: Storage> RaftLog<S> {
 
     /// `entries` are handed out for applying.
     pub(crate) fn accept_page(&mut self, entries: &Entries, with_unstable: bool) {
-        let Some(last) = entries.last().map(|e| e.index) else { return };
+        let Some(last) = entries.last_index() else { return };
         assert!(self.applying < last && last <= self.committed, "page ends at {last}: {:?}", self.pointers());
         let encoded = if mutant::is(Mutant::PageLimitPerReady) { 0 } else { entries.encoded_size() };
         let payload = entries.payload_size();
