@@ -56,12 +56,13 @@ impl<S: Storage> Raft<S> {
         if progress.is_paused() {
             return false;
         }
-        let (next, blocked) = (progress.next(), progress.is_window_full());
-        if empty == Empty::Skip && next > self.log.last_index() {
+        let (next, last) = (progress.next(), self.log.last_index());
+        if empty == Empty::Skip && next > last {
             return false;
         }
+        let nothing = next > last || progress.is_window_full();
         let Ok(prev_term) = self.log.term(next.prev()) else { return self.send_snapshot(to) };
-        let read = if blocked { Ok(EntryRun::default()) } else { self.entries_from(next) };
+        let read = if nothing { Ok(EntryRun::default()) } else { self.entries_from(next) };
         let entries = match read {
             Ok(entries) if entries.is_empty() && empty == Empty::Skip => return false,
             Ok(entries) => entries,
