@@ -4,6 +4,7 @@
 //! Invariant: after `shutdown` returns, no thread of the engine runs and every waiter was answered.
 
 use crate::builder::{Builder, MAX_ADVERT};
+use crate::completions::Completions;
 use crate::core::Core;
 use crate::error::{AdminError, LifecycleError};
 use crate::events::Events;
@@ -130,6 +131,12 @@ impl Engine {
         self.core.node.create(spec, slot.clone());
         self.lifecycle(&slot).await?;
         Ok(Group::new(&self.core, id))
+    }
+
+    /// A queue for commands in bulk to groups with this machine.
+    #[must_use]
+    pub fn completions<S: StateMachine>(&self) -> Completions<S> {
+        Completions::new(&self.core)
     }
 
     /// A handle on a group that has a replica here.

@@ -4,14 +4,15 @@
 //! Invariant: a stage, answer or slot that comes back is of the type that went out; another one is a bug of the
 //! engine and fails that replica, never the process.
 
-use crate::proposal::Slot;
+use crate::completions::{Sink, Together};
+use crate::proposal::{Applied, Slot};
 use crate::state_machine::{Batch, Durable, Kind, Meta, SmError, SnapshotStream, Source, StateMachine};
 use pontoon_raftstore::env::{
     Answers, ApplyRun, DurablePositions, Machine, MachineKind, Reader, SnapshotInput, SnapshotSource, Stage,
 };
 use pontoon_raftstore::error::{Lost, ProposeError};
 use pontoon_raftstore::ids::{Generation, GroupId, LogPos, ReplicaId};
-use pontoon_raftstore::proposal::ReplySlot;
+use pontoon_raftstore::proposal::ReplyTo;
 use std::any::TypeId;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,16 +74,23 @@ impl<S: StateMachine> Machine for ErasedMachine<S> {
         Ok(Box::new(batch.into_replies()?))
     }
 
-    fn reply(&self, answers: Answers, slots: Vec<(usize, LogPos, Arc<dyn ReplySlot>)>) {
-        // Slots ascend, so the answers between them are skipped in one pass; most entries of a follower have none.
+    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>) {
+        // Waiters ascend, so the answers between them are skipped in one pass; most entries of a follower have none.
         let mut answers = answers.downcast::<Vec<S::Response>>().map(|a| a.into_iter().enumerate()).ok();
-        for (place, at, slot) in slots {
+        let mut together = Together::default();
+        for (place, at, reply) in waiting {
             let answer = answers.as_mut().and_then(|a| a.find(|(i, _)| *i == place));
-            match (answer, slot.as_any().downcast_ref::<Slot<S::Response>>()) {
-                (Some((_, response)), Some(typed)) => typed.complete(at, response),
-                _ => slot.fail(ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, at: Some(at) }),
+            let to = reply.slot.as_any();
+            match answer {
+                Some((_, response)) if to.is::<Sink<S::Response>>() => together.add(reply, Applied { at, response }),
+                Some((_, response)) => match to.downcast_ref::<Slot<S::Response>>() {
+                    Some(slot) => slot.complete(at, response),
+                    None => reply.fail(stopped(at)),
+                },
+                None => reply.fail(stopped(at)),
             }
         }
+        together.deliver();
     }
 
     fn reader(&self) -> Reader {
@@ -100,6 +108,10 @@ impl<S: StateMachine> Machine for ErasedMachine<S> {
     fn destroy(self: Box<Self>) -> Result<(), SmError> {
         self.machine.destroy()
     }
+}
+
+fn stopped(at: LogPos) -> ProposeError {
+    ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, at: Some(at) }
 }
 
 fn foreign(what: &str) -> SmError {

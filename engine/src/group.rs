@@ -44,6 +44,10 @@ impl<S: StateMachine> Group<S> {
         Group { core: Arc::clone(core), id, machine: PhantomData }
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// The group's id.
     #[must_use]
     pub fn id(&self) -> GroupId {

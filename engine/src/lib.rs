@@ -11,6 +11,7 @@ mod admin;
 mod balance;
 mod builder;
 mod clock;
+mod completions;
 pub mod config;
 mod core;
 mod engine;
@@ -36,6 +37,7 @@ mod wiring;
 
 pub use admin::{AdminApi, AdminRequest, AdminResponse};
 pub use builder::Builder;
+pub use completions::{Completion, Completions};
 pub use config::Config;
 pub use engine::{Engine, Peer, Shutdown, ShutdownReport};
 pub use error::{

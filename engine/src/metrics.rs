@@ -73,6 +73,13 @@ impl Meters {
         }
     }
 
+    /// Of many that are numbered by their caller: whether this one's duration is kept.
+    pub(crate) fn on_applied_in_bulk(&self, number: u64, began: Instant) {
+        if number.is_multiple_of(SAMPLE) {
+            self.seconds.record(began.elapsed());
+        }
+    }
+
     pub(crate) fn on_error(&self, error: &ProposeError) {
         let refused = match error {
             ProposeError::OutcomeUnknown { why, .. } => {

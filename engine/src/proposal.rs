@@ -10,7 +10,7 @@ use crate::timer::Alarm;
 use bytes::Bytes;
 use pontoon_raftstore::error::{Lost, ProposeError};
 use pontoon_raftstore::ids::{GroupId, LogPos, Term};
-use pontoon_raftstore::proposal::{Proposal as Letter, ReplySlot};
+use pontoon_raftstore::proposal::{Proposal as Letter, ReplySlot, ReplyTo};
 use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
@@ -59,7 +59,7 @@ impl<R> Slot<R> {
 }
 
 impl<R: Send + 'static> ReplySlot for Slot<R> {
-    fn fail(&self, error: ProposeError) {
+    fn fail(&self, _tag: u64, error: ProposeError) {
         self.set(Err(error));
     }
 
@@ -149,13 +149,13 @@ impl<R: Send + 'static> Proposal<R> {
 
     fn hand_in(&mut self) {
         let slot = Slot::new(&self.core.pending);
-        let letter =
-            Letter { group: self.group, command: self.command.clone(), if_term: self.if_term, slot: slot.clone() as _ };
+        let reply = ReplyTo::only(slot.clone());
+        let letter = Letter { group: self.group, command: self.command.clone(), if_term: self.if_term, reply };
         self.state = match self.core.propose(letter) {
             Ok(()) => State::Answer(slot),
             Err(error) => {
                 // Nobody else has the slot: it is counted no more.
-                slot.fail(error.clone());
+                slot.fail(0, error.clone());
                 self.on_error(error)
             }
         };

@@ -14,7 +14,7 @@ use crate::events::EventStream;
 use crate::group_spec::GroupSpec;
 use crate::group_status::GroupStatus;
 use crate::health::HealthReport;
-use crate::ids::{GroupId, NodeId, PollerId};
+use crate::ids::{GroupId, NodeId, PollerId, Term};
 use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::lifecycle::Lifecycle;
@@ -29,6 +29,9 @@ use crate::snapshotter::Snapshotter;
 use crate::task::{Control, LifecycleMsg, LifecycleSlot, PollerMsg};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Commands of one letter at most, so that a turn's bite stays bounded.
+const LETTER: usize = 1024;
 
 /// Everything active on a node. Threads or the simulator drive each by its `turn`.
 pub struct NodeParts {
@@ -138,7 +141,56 @@ impl NodeHandle {
     /// Hands a command in. `Err`: refused at the door, nothing was appended and the slot is not answered.
     /// `Ok`: the slot is answered exactly once.
     pub fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
-        let cell = self.serving(proposal.group)?;
+        let home = self.door(proposal.group, proposal.if_term)?;
+        self.admit(&proposal)?;
+        self.router.mail().poller(home, PollerMsg::Propose(proposal));
+        Ok(())
+    }
+
+    /// Hands many commands in, for any groups: one look at the door for a run of commands of one group, few letters.
+    /// Each is answered exactly once, what is refused at the door, too. The order within a group is kept.
+    pub fn propose_all(&self, proposals: Vec<Proposal>) {
+        let mail = self.router.mail();
+        let mut letters: Vec<Vec<Proposal>> = (0..mail.pollers()).map(|_| Vec::new()).collect();
+        let mut seen = None;
+        for proposal in proposals {
+            let asked = (proposal.group, proposal.if_term);
+            let door = match seen.take() {
+                Some((same, door)) if same == asked => door,
+                _ => self.door(proposal.group, proposal.if_term),
+            };
+            match door.clone().and_then(|home| self.admit(&proposal).map(|()| home)) {
+                Ok(home) => {
+                    let letter = &mut letters[home.0 as usize];
+                    letter.push(proposal);
+                    if letter.len() == LETTER {
+                        mail.poller(home, PollerMsg::ProposeAll(std::mem::take(letter)));
+                    }
+                }
+                Err(e) => proposal.reply.fail(e),
+            }
+            seen = Some((asked, door));
+        }
+        for (home, letter) in (0..).map(PollerId).zip(letters).filter(|l| !l.1.is_empty()) {
+            mail.poller(home, PollerMsg::ProposeAll(letter));
+        }
+    }
+
+    /// Where the group's commands go, if it takes any.
+    fn door(&self, group: GroupId, if_term: Option<Term>) -> Result<PollerId, ProposeError> {
+        let cell = self.serving(group)?;
+        if self.router.health().is_disk_full() {
+            return Err(ProposeError::Overloaded(Limit::DiskFull));
+        }
+        if self.router.health().is_log_full() {
+            return Err(ProposeError::Overloaded(Limit::Wal));
+        }
+        cell.with_status(|s| may_propose(s, if_term))?;
+        Ok(cell.poller)
+    }
+
+    /// Takes a command's weight from the budget, if it is one and fits.
+    fn admit(&self, proposal: &Proposal) -> Result<(), ProposeError> {
         let size = proposal.command.len();
         if size == 0 {
             // An empty entry is the leader's own; the machine would never see it, nor answer.
@@ -147,17 +199,9 @@ impl NodeHandle {
         if size > self.max_command {
             return Err(ProposeError::TooLarge(size, self.max_command));
         }
-        if self.router.health().is_disk_full() {
-            return Err(ProposeError::Overloaded(Limit::DiskFull));
-        }
-        if self.router.health().is_log_full() {
-            return Err(ProposeError::Overloaded(Limit::Wal));
-        }
-        cell.with_status(|s| may_propose(s, &proposal))?;
         if !self.router.budget().try_take(proposal.cost()) {
             return Err(ProposeError::Overloaded(Limit::NodeInflight));
         }
-        self.router.mail().poller(cell.poller, PollerMsg::Propose(proposal));
         Ok(())
     }
 
@@ -293,14 +337,14 @@ impl NodeHandle {
 }
 
 /// The door's view of leadership; the poller asks again.
-fn may_propose(status: &GroupStatus, proposal: &Proposal) -> Result<(), ProposeError> {
+fn may_propose(status: &GroupStatus, if_term: Option<Term>) -> Result<(), ProposeError> {
     if !status.is_leader() {
         return Err(ProposeError::NotLeader { leader: status.leader });
     }
     if let Some(to) = status.transferring {
         return Err(ProposeError::Transferring { to });
     }
-    match proposal.if_term {
+    match if_term {
         Some(term) if term != status.term => Err(ProposeError::Fenced { now: status.term }),
         _ => Ok(()),
     }

@@ -12,10 +12,11 @@ use crate::config::Config;
 use crate::env::{Instant, PeerIdentity, Transport};
 use crate::error::{GroupError, ProposeError, ReadError};
 use crate::events::Event;
+use crate::group_map::GroupMap;
 use crate::ids::{BatchSeq, GroupId, Incarnation, NodeId, PollerId, ReplicaId, Tick};
 use crate::inbox::Inbox;
 use crate::log_writer::SharedLog;
-use crate::proposal::ReadRequest;
+use crate::proposal::{Proposal, ReadRequest};
 use crate::replica::{Letter, Limits, Replica, Work};
 use crate::router::{Route, Router};
 use crate::task::{ApplierMsg, Aside, GroupMessage, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
@@ -23,7 +24,7 @@ use crate::ticker::Ticker;
 use crate::turn::{Active, Turn};
 use late::Late;
 use report::Report;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,8 +73,8 @@ pub struct Poller {
     replicas: Vec<Option<Box<Replica>>>,
     /// Empty places of the slab.
     free: Vec<u32>,
-    /// Place of each group. Looked up only: its order decides nothing.
-    places: HashMap<GroupId, u32>,
+    /// Place of each group.
+    places: GroupMap<u32>,
     /// Places in which something happened in this turn, in that order. Invariant: each once (`Replica::touched`).
     touched: Vec<u32>,
     /// Deadlines.
@@ -109,7 +110,7 @@ impl Poller {
             disk_stall: config.disk_stall,
             replicas: Vec::new(),
             free: Vec::new(),
-            places: HashMap::new(),
+            places: GroupMap::default(),
             touched: Vec::new(),
             ticker: Ticker::new(tick),
             work,
@@ -158,13 +159,8 @@ impl Poller {
 
     fn on_letter(&mut self, letter: PollerMsg) {
         match letter {
-            PollerMsg::Propose(proposal) => match self.touch(proposal.group) {
-                Some(place) => self.with(place, |r, work| r.on_propose(proposal, work)),
-                None => {
-                    self.work.budget.give_back(proposal.cost());
-                    proposal.slot.fail(ProposeError::Group(self.why_not_here(proposal.group)));
-                }
-            },
+            PollerMsg::Propose(proposal) => self.on_propose(proposal),
+            PollerMsg::ProposeAll(proposals) => proposals.into_iter().for_each(|p| self.on_propose(p)),
             PollerMsg::Read(read) => match self.touch(read.group) {
                 Some(place) => self.with(place, |r, work| r.on_read(read, work)),
                 None => {
@@ -187,6 +183,16 @@ impl Poller {
             PollerMsg::Snapshot(event) => self.on_snapshot(event),
             PollerMsg::Durable(positions) => self.on_durable(positions),
             PollerMsg::Control(control) => self.on_control(control),
+        }
+    }
+
+    fn on_propose(&mut self, proposal: Proposal) {
+        match self.touch(proposal.group) {
+            Some(place) => self.with(place, |r, work| r.on_propose(proposal, work)),
+            None => {
+                self.work.budget.give_back(proposal.cost());
+                proposal.reply.fail(ProposeError::Group(self.why_not_here(proposal.group)));
+            }
         }
     }
 
@@ -426,6 +432,7 @@ impl Active for Poller {
 fn weight(letter: &PollerMsg) -> u64 {
     match letter {
         PollerMsg::Propose(p) => p.cost(),
+        PollerMsg::ProposeAll(all) => all.iter().map(Proposal::cost).sum(),
         PollerMsg::Peer { bytes, .. } => *bytes,
         _ => 0,
     }

@@ -1,7 +1,7 @@
 //! A command on its way: what the caller waits on, and what travels with it.
 //!
 //! Leaves to others: typed responses (the engine's slots), admission (the router's budgets).
-//! Invariant: every slot is answered exactly once: by its machine after the commit, or by `fail`.
+//! Invariant: every proposal is answered exactly once: by its machine after the commit, or by `fail`.
 
 use crate::error::{ProposeError, ReadError};
 use crate::ids::{GroupId, Index, LogPos, NodeId, Term};
@@ -12,12 +12,35 @@ use std::sync::Arc;
 /// What an entry, message or read weighs beside its payload. Bytes.
 pub const ITEM_OVERHEAD: u64 = 128;
 
-/// Where the answer of one proposal goes. The machine's adapter downcasts it to its typed slot.
+/// Where answers of proposals go: of one, or of many that are told apart by their tags. The machine's adapter downcasts
+/// it to its typed form.
 pub trait ReplySlot: Send + Sync {
-    /// No response: the reason says whether it may have been appended.
-    fn fail(&self, error: ProposeError);
+    /// No response to this proposal: the reason says whether it may have been appended.
+    fn fail(&self, tag: u64, error: ProposeError);
     /// The typed slot.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// Who waits for the answer of one command.
+#[derive(Clone)]
+pub struct ReplyTo {
+    /// Where it goes.
+    pub slot: Arc<dyn ReplySlot>,
+    /// Which of the slot's answers it is.
+    pub tag: u64,
+}
+
+impl ReplyTo {
+    /// The only answer of a slot.
+    #[must_use]
+    pub fn only(slot: Arc<dyn ReplySlot>) -> ReplyTo {
+        ReplyTo { slot, tag: 0 }
+    }
+
+    /// No response.
+    pub fn fail(&self, error: ProposeError) {
+        self.slot.fail(self.tag, error);
+    }
 }
 
 /// Where the confirmation of one read goes: the caller then reads on its own thread.
@@ -59,7 +82,7 @@ pub struct Proposal {
     /// Refuse under another term.
     pub if_term: Option<Term>,
     /// Where the answer goes.
-    pub slot: Arc<dyn ReplySlot>,
+    pub reply: ReplyTo,
 }
 
 /// One read.

@@ -9,6 +9,7 @@ use crate::codec::decode_messages;
 use crate::config::Config;
 use crate::env::{BadFrame, Inbound, Lane, PeerIdentity, Reader};
 use crate::events::{Event, Events};
+use crate::group_map::GroupHash;
 use crate::group_status::GroupStatus;
 use crate::health::Health;
 use crate::ids::{GroupId, NodeId, PollerId, ReplicaId};
@@ -86,7 +87,7 @@ pub enum Route {
 /// Shared by callers, connections and all parts of a node.
 pub struct Router {
     /// Groups by name. Looked up, never iterated to decide anything.
-    groups: DashMap<GroupId, Route>,
+    groups: DashMap<GroupId, Route, GroupHash>,
     /// All inboxes.
     mail: Mail,
     /// The node's byte budget.
@@ -105,7 +106,7 @@ impl Router {
     pub fn new(config: &Config) -> (Arc<Router>, Inboxes) {
         let (mail, inboxes) = Mail::new(config.pollers, config.appliers);
         let router = Router {
-            groups: DashMap::new(),
+            groups: DashMap::default(),
             mail,
             budget: Arc::new(Budget::new(config.node_bytes)),
             health: Arc::default(),

@@ -10,7 +10,7 @@ use crate::env::{
 use crate::error::LifecycleError;
 use crate::group_spec::GroupSpec;
 use crate::ids::{BatchSeq, Generation, GroupId, Incarnation, Index, LogPos, NodeId, PollerId, ReplicaId, SpoolId};
-use crate::proposal::{AdminSlot, Proposal, ReadRequest, ReplySlot};
+use crate::proposal::{AdminSlot, Proposal, ReadRequest, ReplyTo};
 use crate::reconfigure::Target;
 use bytes::Bytes;
 use pontoon_raft::{Entries, Entry, Message};
@@ -62,6 +62,8 @@ pub struct Invitation {
 pub enum PollerMsg {
     /// A caller's command.
     Propose(Proposal),
+    /// Commands of one caller, for any groups of this poller, in the order in which they were handed in.
+    ProposeAll(Vec<Proposal>),
     /// A caller's linearizable read.
     Read(ReadRequest),
     /// Messages of one frame for groups of this poller.
@@ -167,7 +169,7 @@ pub struct ApplyTask {
     /// Consecutive committed entries, durable here.
     pub entries: Entries,
     /// Who waits: ascending by index.
-    pub slots: Vec<(Index, Arc<dyn ReplySlot>)>,
+    pub waiting: Vec<(Index, ReplyTo)>,
     /// The replica record after the last entry: written with the data.
     pub record: Box<ReplicaRecord>,
 }

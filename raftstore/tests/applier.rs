@@ -14,7 +14,7 @@ use pontoon_raftstore::env::{
 use pontoon_raftstore::error::{Lost, ProposeError};
 use pontoon_raftstore::ids::{Generation, GroupId, LogPos, ReplicaId};
 use pontoon_raftstore::mem::{MachineFault, MemNet};
-use pontoon_raftstore::proposal::ReplySlot;
+use pontoon_raftstore::proposal::ReplyTo;
 use pontoon_raftstore::task::{Applied, LifecycleMsg, PollerMsg};
 use pontoon_raftstore::testing::{KvRet, KvSlot, LifecycleCell};
 use std::sync::Arc;
@@ -225,9 +225,9 @@ impl Machine for Counting {
         assert!(self.1 != H, "this one panics");
         Ok(Box::new(()))
     }
-    fn reply(&self, _: Answers, slots: Vec<(usize, LogPos, Arc<dyn ReplySlot>)>) {
-        for (_, at, slot) in slots {
-            slot.as_any().downcast_ref::<KvSlot>().unwrap().answer(at, KvRet::Done);
+    fn reply(&self, _: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>) {
+        for (_, at, reply) in waiting {
+            reply.slot.as_any().downcast_ref::<KvSlot>().unwrap().answer(at, KvRet::Done);
         }
     }
     fn reader(&self) -> Reader {

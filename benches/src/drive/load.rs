@@ -1,7 +1,8 @@
 //! The driver thread of a node: loads the groups that this node leads, closed loop (a fixed number in flight) or open
 //! loop (begun on time, latency counted from the intended time: coordinated omission does not hide a stall).
 //!
-//! A future's waker puts its slot's number into a queue, so that a turn costs what has changed and not what waits.
+//! Writes go through the engine's queue for commands in bulk. A read is a future whose waker puts its slot's number into a
+//! queue, so that a turn costs what has changed and not what waits.
 //! Leaves to others: what a command is (`machines`), the window (the parent marks it).
 //! Invariant: stamps of a key grow in the order of submission, and a key belongs to one node: a stamp that was
 //! acknowledged is never followed by a lower one.
@@ -13,18 +14,18 @@ use super::measure::{thread_cpu_us, thread_id};
 use super::options::LoadOptions;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use hdrhistogram::Histogram;
-use pontoon::{Engine, Group, Proposal, ProposeError, Read};
+use pontoon::{Applied, Completion, Completions, Engine, Group, ProposeError, Read};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// Keys of one node over all groups.
-const KEYS: u64 = 16_384;
+const KEYS: usize = 16_384;
 /// How often the groups led here are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long the last operations may take.
@@ -83,10 +84,11 @@ impl<M: Driven> Driver<M> {
     }
 }
 
-/// Puts a slot's number into the queue.
+/// Puts a slot's number into the queue and wakes the driver.
 struct Bell {
     slot: usize,
     queue: Sender<usize>,
+    driver: Waker,
 }
 
 impl Wake for Bell {
@@ -96,23 +98,35 @@ impl Wake for Bell {
     fn wake_by_ref(self: &Arc<Self>) {
         // The queue is gone only when the thread has ended.
         let _ended = self.queue.send(self.slot);
+        self.driver.wake_by_ref();
+    }
+}
+
+/// Wakes the driver.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
     }
 }
 
 type Reading = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// What a slot waits for.
-enum Doing<M: Driven> {
-    Nothing,
-    Write { proposal: Proposal<M::Response>, key: u64, stamp: u64 },
-    Read(Reading),
-}
-
-struct Slot<M: Driven> {
+/// One operation at a time.
+struct Slot {
+    /// Rings for its read.
     waker: Waker,
-    doing: Doing<M>,
+    /// A read under way.
+    reading: Option<Reading>,
     /// Group, as a place in `Loop::groups`.
     group: usize,
+    /// Key (as a place in `Target::last`) and stamp of a write.
+    key: usize,
+    stamp: u64,
     began: Instant,
 }
 
@@ -120,10 +134,10 @@ struct Slot<M: Driven> {
 struct Target<M> {
     id: u64,
     group: Group<M>,
-    next_key: u64,
+    next_key: usize,
     acked: u64,
-    /// Last acknowledged stamp by key.
-    last: BTreeMap<u64, u64>,
+    /// Last acknowledged stamp by key; 0: none.
+    last: Vec<u64>,
 }
 
 struct Loop<M: Driven> {
@@ -131,8 +145,13 @@ struct Loop<M: Driven> {
     options: LoadOptions,
     nodes: u64,
     shared: Arc<Shared>,
+    writes: Completions<M>,
+    /// What came back in this turn.
+    done: Vec<Completion<M::Response>>,
     queue: (Sender<usize>, Receiver<usize>),
-    slots: Vec<Slot<M>>,
+    /// Of this thread.
+    waker: Waker,
+    slots: Vec<Slot>,
     free: Vec<usize>,
     groups: Vec<Target<M>>,
     /// Places of the groups led here, and how likely each is chosen, summed up (Zipf).
@@ -154,10 +173,13 @@ impl<M: Driven> Loop<M> {
         let mut groups = Vec::new();
         for status in engine.groups() {
             let group = engine.group::<M>(status.group)?;
-            groups.push(Target { id: status.group.0, group, next_key: 0, acked: 0, last: BTreeMap::new() });
+            groups.push(Target { id: status.group.0, group, next_key: 0, acked: 0, last: Vec::new() });
         }
         let now = Instant::now();
         Ok(Loop {
+            writes: engine.completions(),
+            done: Vec::new(),
+            waker: Waker::from(Arc::new(Unpark(std::thread::current()))),
             rng: engine.me().0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             engine,
             options,
@@ -196,7 +218,12 @@ impl<M: Driven> Loop<M> {
 
     fn outcome(self) -> Outcome {
         let groups = || self.groups.iter().filter(|g| g.acked > 0);
-        let last: Acked = groups().map(|g| (g.id, g.last.clone())).collect();
+        let me = self.engine.me().0;
+        let stamps = |g: &Target<M>| {
+            let acked = g.last.iter().enumerate().filter(|(_, stamp)| **stamp > 0);
+            acked.map(|(key, stamp)| (key_of(me, key), *stamp)).collect::<BTreeMap<u64, u64>>()
+        };
+        let last: Acked = groups().map(|g| (g.id, stamps(g))).collect();
         Outcome {
             per_group: groups().map(|g| (g.id, g.acked)).collect(),
             last,
@@ -213,8 +240,9 @@ impl<M: Driven> Loop<M> {
     /// As many as there may ever be here: if this node led everything.
     fn add_slots(&mut self) {
         for slot in 0..self.options.inflight as usize {
-            let waker = Waker::from(Arc::new(Bell { slot, queue: self.queue.0.clone() }));
-            self.slots.push(Slot { waker, doing: Doing::Nothing, group: 0, began: Instant::now() });
+            let bell = Bell { slot, queue: self.queue.0.clone(), driver: self.waker.clone() };
+            let (waker, began) = (Waker::from(Arc::new(bell)), Instant::now());
+            self.slots.push(Slot { waker, reading: None, group: 0, key: 0, stamp: 0, began });
             self.free.push(slot);
         }
     }
@@ -262,10 +290,9 @@ impl<M: Driven> Loop<M> {
         }
         match self.options.open_loop {
             None => {
+                let now = Instant::now();
                 while let Some(slot) = self.take_slot() {
-                    if !self.begin(slot, Instant::now()) {
-                        return;
-                    }
+                    self.begin(slot, now);
                 }
             }
             Some(rate) => {
@@ -281,46 +308,43 @@ impl<M: Driven> Loop<M> {
         }
     }
 
-    /// False: it was refused at once; look again before the next.
-    fn begin(&mut self, slot: usize, began: Instant) -> bool {
+    fn begin(&mut self, slot: usize, began: Instant) {
         let at = self.choose();
         self.slots[slot].group = at;
         self.slots[slot].began = began;
         let reads = self.options.reads;
-        let doing = if reads > 0.0 && self.uniform() < reads { self.read(at) } else { self.write(at) };
-        match doing {
-            Ok(doing) => {
-                self.slots[slot].doing = doing;
-                self.poll(slot);
-                true
-            }
-            Err(_) => {
-                self.refused += 1;
-                self.free.push(slot);
-                false
-            }
+        if reads > 0.0 && self.uniform() < reads {
+            let group = self.groups[at].group.clone();
+            let reading = async move { group.read(Read::Linearizable).await.is_ok() };
+            self.slots[slot].reading = Some(Box::pin(reading));
+            self.poll_read(slot);
+        } else {
+            self.write(slot, at);
         }
     }
 
-    fn write(&mut self, at: usize) -> Result<Doing<M>, ProposeError> {
+    fn write(&mut self, slot: usize, at: usize) {
         self.stamp += 1;
+        let keys = (KEYS / self.led.len()).max(1);
         let target = &mut self.groups[at];
-        let keys = (KEYS / self.led.len() as u64).max(1);
-        let key = (self.engine.me().0 << 32) | (target.next_key % keys);
+        let key = target.next_key % keys;
         target.next_key += 1;
-        let command = M::command(key, self.stamp, self.options.bytes as usize);
-        Ok(Doing::Write { proposal: target.group.try_propose(command)?, key, stamp: self.stamp })
-    }
-
-    fn read(&mut self, at: usize) -> Result<Doing<M>, ProposeError> {
-        let group = self.groups[at].group.clone();
-        Ok(Doing::Read(Box::pin(async move { group.read(Read::Linearizable).await.is_ok() })))
+        let command = M::command(key_of(self.engine.me().0, key), self.stamp, self.options.bytes as usize);
+        self.slots[slot].key = key;
+        self.slots[slot].stamp = self.stamp;
+        self.writes.submit(&target.group, slot as u64, command);
     }
 
     fn choose(&mut self) -> usize {
-        let drawn = self.uniform() * self.weights.last().copied().unwrap_or(1.0);
-        let rank = self.weights.partition_point(|w| *w <= drawn).min(self.led.len() - 1);
-        self.led[rank]
+        let drawn = self.uniform();
+        let rank = match self.options.zipf {
+            None => (drawn * self.led.len() as f64) as usize,
+            Some(_) => {
+                let drawn = drawn * self.weights.last().copied().unwrap_or(1.0);
+                self.weights.partition_point(|w| *w <= drawn)
+            }
+        };
+        self.led[rank.min(self.led.len() - 1)]
     }
 
     fn uniform(&mut self) -> f64 {
@@ -334,55 +358,69 @@ impl<M: Driven> Loop<M> {
     fn wait(&mut self, at_most: Duration) {
         let until_due = self.options.open_loop.map(|_| self.next_at.saturating_duration_since(Instant::now()));
         let wait = until_due.filter(|_| self.has_room()).map_or(at_most, |d| d.min(at_most));
-        let mut next = self.queue.1.recv_timeout(wait).ok();
-        let mut left = self.queue.1.len();
-        while let Some(slot) = next {
-            self.poll(slot);
-            next = if left > 0 { self.queue.1.try_recv().ok() } else { None };
-            left = left.saturating_sub(1);
+        let answered =
+            self.writes.under_way() > 0 && self.writes.poll_ready(&Context::from_waker(&self.waker.clone())).is_ready();
+        if !answered && self.queue.1.is_empty() {
+            std::thread::park_timeout(wait);
+        }
+        self.end_writes();
+        for _ in 0..self.queue.1.len() {
+            let Ok(slot) = self.queue.1.try_recv() else { break };
+            self.poll_read(slot);
         }
     }
 
-    fn poll(&mut self, slot: usize) {
-        let Slot { waker, doing, .. } = &mut self.slots[slot];
-        let mut cx = Context::from_waker(waker);
-        match doing {
-            Doing::Nothing => {}
-            Doing::Write { proposal, key, stamp } => {
-                let (key, stamp) = (*key, *stamp);
-                if let Poll::Ready(answer) = Pin::new(proposal).poll(&mut cx) {
-                    self.end(slot, answer.map(|_| Some((key, stamp))));
-                }
-            }
-            Doing::Read(reading) => {
-                if let Poll::Ready(ok) = reading.as_mut().poll(&mut cx) {
-                    let refused = ProposeError::Group(pontoon::GroupError::ShuttingDown);
-                    self.end(slot, if ok { Ok(None) } else { Err(refused) });
-                }
-            }
+    fn end_writes(&mut self) {
+        let mut done = std::mem::take(&mut self.done);
+        self.writes.collect(&mut done);
+        let (now, mut acked) = (Instant::now(), 0);
+        for Completion { tag, result } in done.drain(..) {
+            acked += u64::from(self.end_write(tag as usize, result, now));
         }
+        self.shared.acked.fetch_add(acked, Ordering::Relaxed);
+        self.done = done;
     }
 
-    /// `Some`: a write.
-    fn end(&mut self, at: usize, answer: Result<Option<(u64, u64)>, ProposeError>) {
-        let slot = &mut self.slots[at];
-        slot.doing = Doing::Nothing;
+    /// True: acknowledged.
+    fn end_write(&mut self, at: usize, result: Result<Applied<M::Response>, ProposeError>, now: Instant) -> bool {
         self.free.push(at);
-        let target = &mut self.groups[slot.group];
-        match answer {
-            Ok(Some((key, stamp))) => {
-                target.acked += 1;
-                let last = target.last.entry(key).or_default();
-                *last = (*last).max(stamp);
-                self.shared.acked.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(None) => drop(self.shared.reads.fetch_add(1, Ordering::Relaxed)),
-            Err(e) => {
-                *(if e.never_appended() { &mut self.refused } else { &mut self.unknown }) += 1;
-                return;
-            }
+        let slot = &self.slots[at];
+        if let Err(e) = result {
+            *(if e.never_appended() { &mut self.refused } else { &mut self.unknown }) += 1;
+            self.look_at = now;
+            return false;
         }
-        let took = u64::try_from(slot.began.elapsed().as_micros()).unwrap_or(HIGHEST);
-        self.latencies.saturating_record(took.min(HIGHEST));
+        let (target, key, stamp) = (&mut self.groups[slot.group], slot.key, slot.stamp);
+        target.acked += 1;
+        if target.last.len() <= key {
+            target.last.resize(key + 1, 0);
+        }
+        target.last[key] = target.last[key].max(stamp);
+        self.record(at, now);
+        true
     }
+
+    fn poll_read(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        let Some(reading) = &mut slot.reading else { return };
+        let Poll::Ready(answered) = reading.as_mut().poll(&mut Context::from_waker(&slot.waker)) else { return };
+        slot.reading = None;
+        self.free.push(at);
+        if answered {
+            self.shared.reads.fetch_add(1, Ordering::Relaxed);
+            self.record(at, Instant::now());
+        } else {
+            self.refused += 1;
+        }
+    }
+
+    fn record(&mut self, slot: usize, now: Instant) {
+        let took = now.saturating_duration_since(self.slots[slot].began).as_micros();
+        self.latencies.saturating_record(u64::try_from(took).unwrap_or(HIGHEST).min(HIGHEST));
+    }
+}
+
+/// A key belongs to one node.
+fn key_of(node: u64, key: usize) -> u64 {
+    (node << 32) | key as u64
 }

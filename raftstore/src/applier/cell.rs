@@ -72,8 +72,8 @@ impl Cell {
     pub(super) fn release(&mut self, job: Job, answers: Answers) -> Result<Applied, String> {
         let State::Open(machine) = &self.state else { unreachable!("staged with it in this turn") };
         self.record = job.record;
-        for (at, slot) in job.orphans {
-            slot.fail(super::run::unknown(at));
+        for (at, reply) in job.orphans {
+            reply.fail(super::run::unknown(at));
         }
         let waiting = job.waiting;
         guarded(|| {

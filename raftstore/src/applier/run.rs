@@ -1,7 +1,7 @@
 //! From apply tasks to one stage of a kind: what each group gets, and what happens when a machine fails.
 //!
 //! Leaves to others: the commit and what follows it (`applier`).
-//! Invariant: a stage that is handed out holds exactly the runs in `done`; every slot of a task is in exactly one of
+//! Invariant: a stage that is handed out holds exactly the runs in `done`; every waiter of a task is in exactly one of
 //! `waiting` and `orphans` until it is answered.
 
 use super::cell::{Cell, State};
@@ -10,12 +10,11 @@ use crate::env::{Answers, ApplyMeta, ApplyRun, MachineKind, Stage};
 use crate::error::{Lost, ProposeError};
 use crate::guard::{drop_guarded, guarded};
 use crate::ids::{GroupId, Index, LogPos};
-use crate::proposal::ReplySlot;
+use crate::proposal::ReplyTo;
 use crate::task::ApplyTask;
 use bytes::Bytes;
 use pontoon_raft::{Entry, EntryKind};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Consecutive committed entries of one replica, as its machine gets them.
 pub(super) struct Job {
@@ -23,10 +22,10 @@ pub(super) struct Job {
     pub(super) first: Index,
     /// What reaches the user: normal entries with a payload.
     pub(super) run: Vec<(LogPos, Bytes)>,
-    /// Who waits: place in `run`, position, slot.
-    pub(super) waiting: Vec<(usize, LogPos, Arc<dyn ReplySlot>)>,
-    /// Slots at entries that never reach the user: another entry took the place.
-    pub(super) orphans: Vec<(LogPos, Arc<dyn ReplySlot>)>,
+    /// Who waits: place in `run`, position, waiter.
+    pub(super) waiting: Vec<(usize, LogPos, ReplyTo)>,
+    /// Waiters at entries that never reach the user: another entry took the place.
+    pub(super) orphans: Vec<(LogPos, ReplyTo)>,
     /// The replica record after the last entry.
     pub(super) record: ReplicaRecord,
     /// Entries, the empty ones too.
@@ -47,26 +46,26 @@ impl Job {
 
     /// Joins a later task of the same replica.
     fn append(&mut self, task: ApplyTask) {
-        let mut slots = task.slots.into_iter().peekable();
+        let mut waiting = task.waiting.into_iter().peekable();
         for entry in &task.entries {
-            let slot = slots.next_if(|(at, _)| *at == entry.index).map(|(_, slot)| slot);
+            let reply = waiting.next_if(|(at, _)| *at == entry.index).map(|(_, reply)| reply);
             self.weight += 1;
-            self.take(entry, slot);
+            self.take(entry, reply);
         }
-        assert!(slots.next().is_none(), "slots ascend and name entries of their task");
+        assert!(waiting.next().is_none(), "waiters ascend and name entries of their task");
         self.record = *task.record;
     }
 
-    fn take(&mut self, entry: &Entry, slot: Option<Arc<dyn ReplySlot>>) {
+    fn take(&mut self, entry: &Entry, reply: Option<ReplyTo>) {
         let at = entry.pos();
         // A leader's first entry is empty, a membership change is the engine's own: both only move the record.
         let is_users = entry.kind == EntryKind::Normal && !entry.data.is_empty();
         if is_users {
-            self.waiting.extend(slot.map(|slot| (self.run.len(), at, slot)));
+            self.waiting.extend(reply.map(|reply| (self.run.len(), at, reply)));
             self.payload += entry.payload_size();
             self.run.push((at, entry.data.clone()));
         } else {
-            self.orphans.extend(slot.map(|slot| (at, slot)));
+            self.orphans.extend(reply.map(|reply| (at, reply)));
         }
     }
 
@@ -80,13 +79,13 @@ impl Job {
 
     /// Nobody knows whether these commands took effect: the replica stands still.
     pub(super) fn fail(self) {
-        for (at, slot) in self.waiting.into_iter().map(|(_, at, slot)| (at, slot)).chain(self.orphans) {
-            slot.fail(ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, at: Some(at) });
+        for (at, reply) in self.waiting.into_iter().map(|(_, at, reply)| (at, reply)).chain(self.orphans) {
+            reply.fail(ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, at: Some(at) });
         }
     }
 }
 
-/// The answer of a slot whose entry is not a command of the user.
+/// The answer to a waiter whose entry is not a command of the user.
 pub(super) fn unknown(at: LogPos) -> ProposeError {
     ProposeError::OutcomeUnknown { why: Lost::Overwritten, at: Some(at) }
 }

@@ -4,7 +4,7 @@
 //! Invariant: until `MachineKind::commit` returns `Ok`, `apply` has no effect outside the stage (boot.md 7).
 
 use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
-use crate::proposal::ReplySlot;
+use crate::proposal::ReplyTo;
 use bytes::Bytes;
 use std::any::Any;
 use std::io;
@@ -58,8 +58,8 @@ pub trait Machine: Send {
     fn recover(&mut self) -> Result<Meta, SmError>;
     /// Stages a run and its meta; returns the typed answers, one per entry.
     fn apply(&mut self, stage: &mut Stage, run: &ApplyRun<'_>) -> Result<Answers, SmError>;
-    /// Releases answers after the commit: `slots[i]` belongs to the entry with that place in the run.
-    fn reply(&self, answers: Answers, slots: Vec<(usize, LogPos, Arc<dyn ReplySlot>)>);
+    /// Releases answers after the commit: each waiter with the place of its entry in the run, ascending.
+    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>);
     /// A concurrent read view.
     fn reader(&self) -> Reader;
     /// O(1): a handle on the state after what was committed last.

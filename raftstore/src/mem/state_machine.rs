@@ -10,7 +10,7 @@ use crate::env::{
     SnapshotPart, SnapshotSource, Stage,
 };
 use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
-use crate::proposal::ReplySlot;
+use crate::proposal::ReplyTo;
 use crate::testing::{KvOp, KvRet, KvSlot, Map};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -320,13 +320,13 @@ impl Machine for MemMachine {
         Ok(Box::new(answers))
     }
 
-    fn reply(&self, answers: Answers, slots: Vec<(usize, LogPos, Arc<dyn ReplySlot>)>) {
+    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>) {
         let Ok(answers) = answers.downcast::<Vec<KvRet>>() else { return };
-        for (at, pos, slot) in slots {
+        for (at, pos, reply) in waiting {
             if !self.kind.power.pass(CrashPoint::BeforeReply) {
                 return;
             }
-            if let (Some(slot), Some(ret)) = (slot.as_any().downcast_ref::<KvSlot>(), answers.get(at)) {
+            if let (Some(slot), Some(ret)) = (reply.slot.as_any().downcast_ref::<KvSlot>(), answers.get(at)) {
                 slot.answer(pos, ret.clone());
             }
             self.kind.power.pass(CrashPoint::AfterReply);

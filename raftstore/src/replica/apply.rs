@@ -1,7 +1,7 @@
 //! Committed entries on their way to the state machine, and what it reports back.
 //!
 //! Leaves to others: applying (the applier), which entries may go (the core offers only those durable here).
-//! Invariant: entries are handed over in order, each once, with the slots that wait for them and the replica record
+//! Invariant: entries are handed over in order, each once, with those who wait for them and the replica record
 //! after the last one. `durable <= applied <= handed`.
 
 use super::{Letter, Phase, Replica, Work};
@@ -84,7 +84,7 @@ impl Replica {
             group: self.group,
             replica: self.id,
             generation: self.machine.record.generation,
-            slots: self.proposals.take_for(&entries),
+            waiting: self.proposals.take_for(&entries),
             entries,
             record: Box::new(self.machine.record.clone()),
         };

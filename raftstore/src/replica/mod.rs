@@ -171,7 +171,7 @@ impl Replica {
             None => self.proposals.stage(proposal),
             Some(e) => {
                 work.budget.give_back(proposal.cost());
-                proposal.slot.fail(ProposeError::Group(e));
+                proposal.reply.fail(ProposeError::Group(e));
             }
         }
     }

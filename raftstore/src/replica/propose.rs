@@ -1,32 +1,31 @@
 //! Callers' commands: joined per turn, appended as one, kept until their entry is handed to the machine.
 //!
-//! Leaves to others: answering after the apply (the applier gets the slots with the entries).
-//! Invariant: each slot is answered once. Before the append with an error that means "never appended"; after it by the
-//! machine, or with `OutcomeUnknown`. A deposed leader's entries may still commit, so their slots stay for two
+//! Leaves to others: answering after the apply (the applier gets those who wait with the entries).
+//! Invariant: each command is answered once. Before the append with an error that means "never appended"; after it by the
+//! machine, or with `OutcomeUnknown`. A deposed leader's entries may still commit, so those who wait stay for two
 //! election timeouts.
 
 use super::{Replica, Work};
 use crate::budget::Budget;
 use crate::error::{Limit, Lost, ProposeError};
 use crate::ids::{Index, LogPos, Term, Tick};
-use crate::proposal::{ITEM_OVERHEAD, Proposal, ReplySlot};
+use crate::proposal::{ITEM_OVERHEAD, Proposal, ReplyTo};
 use bytes::Bytes;
 use pontoon_raft::{Entries, ReplicaId, StateRole};
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// An appended command without its answer.
 struct Waiting {
     pos: LogPos,
     bytes: u64,
-    slot: Arc<dyn ReplySlot>,
+    reply: ReplyTo,
 }
 
 /// Commands that are appended together.
 #[derive(Default)]
 struct Run {
     commands: Vec<Bytes>,
-    slots: Vec<Arc<dyn ReplySlot>>,
+    replies: Vec<ReplyTo>,
     bytes: u64,
 }
 
@@ -34,7 +33,7 @@ impl Run {
     fn push(&mut self, proposal: Proposal) {
         self.bytes += proposal.command.len() as u64;
         self.commands.push(proposal.command);
-        self.slots.push(proposal.slot);
+        self.replies.push(proposal.reply);
     }
 }
 
@@ -56,10 +55,10 @@ impl PendingProposals {
         self.staged.push(proposal);
     }
 
-    fn push(&mut self, pos: LogPos, bytes: u64, slot: Arc<dyn ReplySlot>) {
+    fn push(&mut self, pos: LogPos, bytes: u64, reply: ReplyTo) {
         self.overwritten(pos.index, pos.term);
         self.bytes += bytes;
-        self.waiting.push_back(Waiting { pos, bytes, slot });
+        self.waiting.push_back(Waiting { pos, bytes, reply });
     }
 
     /// Entries from `from` on have this term now: whoever waited for older ones there waits in vain.
@@ -69,20 +68,20 @@ impl PendingProposals {
         }
     }
 
-    /// The slots that wait for these committed entries.
-    pub(super) fn take_for(&mut self, entries: &Entries) -> Vec<(Index, Arc<dyn ReplySlot>)> {
-        let mut slots = Vec::new();
-        let Some(last) = entries.last() else { return slots };
+    /// Who waits for these committed entries.
+    pub(super) fn take_for(&mut self, entries: &Entries) -> Vec<(Index, ReplyTo)> {
+        let mut taken = Vec::new();
+        let Some(last) = entries.last() else { return taken };
         while self.waiting.front().is_some_and(|w| w.pos.index <= last.index) {
             let w = self.waiting.pop_front().expect("looked at it");
             self.bytes -= w.bytes;
             if entries.get(w.pos.index).is_some_and(|e| e.pos() == w.pos) {
-                slots.push((w.pos.index, w.slot));
+                taken.push((w.pos.index, w.reply));
             } else {
-                w.slot.fail(ProposeError::OutcomeUnknown { why: Lost::Overwritten, at: Some(w.pos) });
+                w.reply.fail(ProposeError::OutcomeUnknown { why: Lost::Overwritten, at: Some(w.pos) });
             }
         }
-        slots
+        taken
     }
 
     /// A snapshot covers everything up to `upto`: whether these were in it is not known.
@@ -90,7 +89,7 @@ impl PendingProposals {
         while self.waiting.front().is_some_and(|w| w.pos.index <= upto) {
             let w = self.waiting.pop_front().expect("looked at it");
             self.bytes -= w.bytes;
-            w.slot.fail(ProposeError::OutcomeUnknown { why: Lost::Leadership, at: Some(w.pos) });
+            w.reply.fail(ProposeError::OutcomeUnknown { why: Lost::Leadership, at: Some(w.pos) });
         }
     }
 
@@ -119,14 +118,14 @@ impl PendingProposals {
     pub(super) fn fail_staged(&mut self, error: &ProposeError, budget: &Budget) {
         for proposal in self.staged.drain(..) {
             budget.give_back(proposal.cost());
-            proposal.slot.fail(error.clone());
+            proposal.reply.fail(error.clone());
         }
     }
 
     fn fail_last(&mut self, why: Lost) {
         if let Some(w) = self.waiting.pop_back() {
             self.bytes -= w.bytes;
-            w.slot.fail(ProposeError::OutcomeUnknown { why, at: Some(w.pos) });
+            w.reply.fail(ProposeError::OutcomeUnknown { why, at: Some(w.pos) });
         }
     }
 }
@@ -147,7 +146,7 @@ impl Replica {
         let mut run = Run::default();
         for p in staged {
             if p.if_term.is_some_and(|asked| asked != term) {
-                p.slot.fail(ProposeError::Fenced { now: term });
+                p.reply.fail(ProposeError::Fenced { now: term });
                 continue;
             }
             // The core lets any first run in, however large: one is never above the group's limit.
@@ -160,34 +159,34 @@ impl Replica {
     }
 
     fn append_run(&mut self, run: Run, work: &mut Work) {
-        let Run { commands, slots, .. } = run;
+        let Run { commands, replies, .. } = run;
         if commands.is_empty() {
             return;
         }
         match self.raft.propose_batch(work.now, commands.clone()) {
             Ok(Some(first)) => {
-                for (n, (command, slot)) in commands.iter().zip(slots).enumerate() {
-                    self.wait_for(LogPos::new(first.term, first.index.plus(n as u64)), command, slot, work);
+                for (n, (command, reply)) in commands.iter().zip(replies).enumerate() {
+                    self.wait_for(LogPos::new(first.term, first.index.plus(n as u64)), command, reply, work);
                 }
             }
             // Together they are over the limit of uncommitted bytes: as many as fit.
-            _ => commands.into_iter().zip(slots).for_each(|(command, slot)| self.append_one(command, slot, work)),
+            _ => commands.into_iter().zip(replies).for_each(|(command, reply)| self.append_one(command, reply, work)),
         }
     }
 
-    fn append_one(&mut self, command: Bytes, slot: Arc<dyn ReplySlot>, work: &mut Work) {
+    fn append_one(&mut self, command: Bytes, reply: ReplyTo, work: &mut Work) {
         match self.raft.propose(work.now, command.clone()) {
-            Ok(Some(pos)) => self.wait_for(pos, &command, slot, work),
+            Ok(Some(pos)) => self.wait_for(pos, &command, reply, work),
             _ => {
                 work.tally.refused += 1;
-                slot.fail(self.refuses_all().unwrap_or(ProposeError::Overloaded(Limit::GroupInflight)));
+                reply.fail(self.refuses_all().unwrap_or(ProposeError::Overloaded(Limit::GroupInflight)));
             }
         }
     }
 
-    fn wait_for(&mut self, pos: LogPos, command: &Bytes, slot: Arc<dyn ReplySlot>, work: &mut Work) {
+    fn wait_for(&mut self, pos: LogPos, command: &Bytes, reply: ReplyTo, work: &mut Work) {
         work.tally.proposed += 1;
-        self.proposals.push(pos, command.len() as u64 + ITEM_OVERHEAD, slot);
+        self.proposals.push(pos, command.len() as u64 + ITEM_OVERHEAD, reply);
     }
 
     /// Why no command can be appended now, if so.

@@ -9,7 +9,7 @@ use crate::env::Instant;
 use crate::error::{ProposeError, ReadError};
 use crate::ids::{GroupId, LogPos, NodeId};
 use crate::mem::{KvView, Power};
-use crate::proposal::{Proposal, ReadRequest};
+use crate::proposal::{Proposal, ReadRequest, ReplyTo};
 use crate::testing::linearizability::{Call, KvCall};
 use crate::testing::{Cell, KvOp, KvRet, KvSlot, ReadCell, Rng};
 use bytes::Bytes;
@@ -186,7 +186,7 @@ impl Clients {
             return (!refused).then(|| pending(Waiting::Read(slot)));
         }
         let slot: Arc<KvSlot> = Cell::new(up.power.clone());
-        let proposal = Proposal { group, command: op.encode(), if_term: None, slot: slot.clone() };
+        let proposal = Proposal { group, command: op.encode(), if_term: None, reply: ReplyTo::only(slot.clone()) };
         match up.handle.propose(proposal) {
             Ok(()) => {
                 self.leaders.insert(group, id);

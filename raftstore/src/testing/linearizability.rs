@@ -149,7 +149,7 @@ impl<'a, M: Model> Search<'a, M> {
 
     fn run(mut self, budget: u64) -> Verdict {
         let mut state = self.model.initial();
-        let mut scan = self.from_the_front();
+        let mut scan = self.front();
         for _ in 0..budget {
             if self.left == 0 {
                 return Verdict::Ok;
@@ -158,12 +158,12 @@ impl<'a, M: Model> Search<'a, M> {
                 scan = match self.try_place(scan, &state) {
                     Some(after) => {
                         state = after;
-                        self.from_the_front()
+                        self.front()
                     }
                     None => Scan { at: self.next[scan.at], ..scan },
                 };
             } else if !scan.unknown {
-                scan = Scan { unknown: true, ..self.from_the_front() };
+                scan = Scan { unknown: true, ..self.front() };
             } else {
                 // The first end of a call without a place, or nothing left: the order so far leads nowhere.
                 let Some(last) = self.take_back() else {
@@ -177,7 +177,7 @@ impl<'a, M: Model> Search<'a, M> {
         Verdict::Unknown
     }
 
-    fn from_the_front(&self) -> Scan {
+    fn front(&self) -> Scan {
         Scan { at: self.next[0], unknown: false }
     }
 

@@ -74,7 +74,7 @@ impl KvSlot {
 }
 
 impl ReplySlot for KvSlot {
-    fn fail(&self, error: ProposeError) {
+    fn fail(&self, _tag: u64, error: ProposeError) {
         self.put(Err(error));
     }
 

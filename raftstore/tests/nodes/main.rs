@@ -377,7 +377,7 @@ fn a_member_created_with_another_spec_is_told_of_but_not_at_each_message() {
     };
     let mut c = Cluster::new(3, Config::default());
     let events = c.nodes[&NodeId(3)].handle.events();
-    let mut told = || -> Vec<Event> {
+    let told = || -> Vec<Event> {
         let births = |e: &Event| matches!(e, Event::OtherBirth { .. });
         std::iter::from_fn(|| events.try_next()).filter(births).collect()
     };

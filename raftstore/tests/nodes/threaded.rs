@@ -11,7 +11,7 @@ use pontoon_raftstore::group_spec::GroupSpec;
 use pontoon_raftstore::ids::{BootEpoch, GroupId, Incarnation, Index, NodeId};
 use pontoon_raftstore::mem::{MemDisk, MemFiles, MemMachineDisk, MemNet, Persistence, Power};
 use pontoon_raftstore::node::{NodeHandle, NodeInputs, boot};
-use pontoon_raftstore::proposal::{Proposal, ReadRequest, ReadSlot};
+use pontoon_raftstore::proposal::{Proposal, ReadRequest, ReadSlot, ReplyTo};
 use pontoon_raftstore::router::Router;
 use pontoon_raftstore::task::LifecycleSlot;
 use pontoon_raftstore::testing::{Cell, KvOp, KvSlot};
@@ -131,7 +131,12 @@ fn read(handle: &NodeHandle) -> Result<Index, ReadError> {
 fn put(handle: &NodeHandle, power: &Arc<Power>, size: usize) -> Result<Arc<KvSlot>, ProposeError> {
     let slot: Arc<KvSlot> = Cell::new(power.clone());
     let op = KvOp::Put(vec![(Bytes::from_static(b"k"), Bytes::from(vec![0; size]))]);
-    handle.propose(Proposal { group: GROUP, command: op.encode(), if_term: None, slot: slot.clone() })?;
+    handle.propose(Proposal {
+        group: GROUP,
+        command: op.encode(),
+        if_term: None,
+        reply: ReplyTo::only(slot.clone()),
+    })?;
     Ok(slot)
 }
 

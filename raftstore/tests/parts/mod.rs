@@ -23,6 +23,7 @@ use pontoon_raftstore::ledger::Ledger;
 use pontoon_raftstore::lifecycle::Lifecycle;
 use pontoon_raftstore::mail::{Inboxes, Mail};
 use pontoon_raftstore::mem::{MemClock, MemDisk, MemFiles, MemMachineDisk, MemNet, Persistence, Power};
+use pontoon_raftstore::proposal::ReplyTo;
 use pontoon_raftstore::router::Router;
 use pontoon_raftstore::snapshotter::Snapshotter;
 use pontoon_raftstore::task::{Applied, ApplierMsg, ApplyTask, LifecycleMsg, PollerMsg, WriterMsg};
@@ -219,13 +220,13 @@ impl Node {
         let cell = self.router.cell(group).unwrap();
         let slots: Vec<Arc<KvSlot>> = entries.iter().map(|_| KvSlot::new(self.power.clone())).collect();
         let record = record(group, cell.replica, 0, entries.last().unwrap().pos());
-        let waiting = entries.iter().map(|e| e.index).zip(slots.iter().map(|s| s.clone() as _)).collect();
+        let waiting = entries.iter().map(|e| e.index).zip(slots.iter().map(|s| ReplyTo::only(s.clone()))).collect();
         let task = ApplyTask {
             group,
             replica: cell.replica,
             generation: Generation(0),
             entries: entries.into(),
-            slots: waiting,
+            waiting,
             record: Box::new(record),
         };
         self.mail().applier(group, ApplierMsg::Apply(task));
