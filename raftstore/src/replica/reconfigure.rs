@@ -23,6 +23,9 @@ const MAX_WAITERS: usize = 64;
 /// Election timeouts that a caller waits for the end at a replica that does not lead any more.
 const PATIENCE: u64 = 20;
 
+/// Stands for the index of a change that the core did not take.
+const REFUSED: Index = Index(u64::MAX);
+
 type Disks = BTreeMap<NodeId, Incarnation>;
 
 /// What a caller waits for.
@@ -56,7 +59,7 @@ struct Waiter {
 pub(super) struct Changing {
     /// Callers. At most `MAX_WAITERS`.
     waiters: Vec<Waiter>,
-    /// The last change proposed here: its index, and when it is given up.
+    /// The last change proposed here: its index (`REFUSED`: the core did not take it), and when it is given up.
     proposed: Option<(Index, Tick)>,
     /// Rounds of those that are to get a vote.
     catch_up: CatchUp,
@@ -69,6 +72,14 @@ pub(super) struct Changing {
 }
 
 impl Changing {
+    /// What a caller waits for whose change was just proposed. One that was refused is proposed again in a later turn.
+    fn stage(&self) -> Stage {
+        match self.proposed {
+            Some((at, _)) if at != REFUSED => Stage::Proposed(at),
+            _ => Stage::Asked,
+        }
+    }
+
     /// The leadership was lost or won.
     pub(super) fn on_role(&mut self, leads: bool, now: Tick, timeout: u64) {
         self.proposed = None;
@@ -219,9 +230,7 @@ impl Replica {
         }
         let order = Some(Order::Begin(target.goal(record.next_replica)));
         self.propose_context(ConfContext { named: Vec::new(), order }, work);
-        if let Some((at, _)) = self.changing.proposed {
-            w.stage = Stage::Proposed(at);
-        }
+        w.stage = self.changing.stage();
         Ok(())
     }
 
@@ -235,9 +244,7 @@ impl Replica {
             return Err(Err(AdminError::PastAbort));
         }
         self.give_up(WhyAborted::Asked, work);
-        if let Some((at, _)) = self.changing.proposed {
-            w.stage = Stage::Proposed(at);
-        }
+        w.stage = self.changing.stage();
         Ok(())
     }
 
@@ -275,7 +282,7 @@ impl Replica {
         self.changing.proposed = match self.raft.propose_conf_change(work.now, change) {
             Ok(Some(pos)) => Some((pos.index, retry)),
             // Too much is uncommitted, or the leadership is moving.
-            _ => Some((Index(u64::MAX), work.now + 1)),
+            _ => Some((REFUSED, work.now + 1)),
         };
     }
 

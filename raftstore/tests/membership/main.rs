@@ -20,6 +20,7 @@ use pontoon_raftstore::mem::Packet;
 use pontoon_raftstore::proposal::AdminDone;
 use pontoon_raftstore::reconfigure::{Phase, Target};
 use pontoon_raftstore::task::{Aside, GroupMessage};
+use pontoon_raftstore::testing::KvOp;
 
 /// A vote request of a term far ahead, as it comes over a link of this node and disk: whoever steps it shows that term.
 fn intrude(c: &mut Cluster, link: (u64, u64), from: u64, to: u64, birth: u64) -> Term {
@@ -230,6 +231,34 @@ fn the_same_again_joins_and_another_is_refused() {
     assert!(matches!(answer(&mut c, &once_more), Ok(AdminDone::Reconfigured(_))));
     c.ticks(20);
     expect_members(&mut c, &[1, 2, 4], &[]);
+}
+
+/// Bug: a caller waited for ever, and nothing changed. Mechanism: the core refuses a change of members while uncommitted
+/// commands fill their limit; the caller was taken for one who waits for the entry that was never appended.
+/// Fix: he is one who has not been looked at, and the change is proposed again.
+#[test]
+fn a_change_that_finds_no_room_among_the_commands_begins_later() {
+    let mut c = cluster_with(3, &[1, 2, 3], Config { group_inflight_bytes: 64 << 10, ..Config::default() });
+    lead_at(&mut c, 1);
+    c.cut_off = nodes(&[2, 3]);
+    for size in [60_000, 1_000, 100, 1] {
+        let refused = (0..100).any(|n| {
+            let slot = c.propose(NodeId(1), GROUP, &put(n, size)).unwrap();
+            c.settle();
+            slot.take().is_some()
+        });
+        assert!(refused, "there is room for ever more commands of {size} bytes");
+    }
+    let cell = ask(&c, NodeId(1), target(&[1, 2], &[]));
+    c.ticks(1);
+    c.cut_off.clear();
+    assert!(matches!(answer(&mut c, &cell), Ok(AdminDone::Reconfigured(_))));
+    c.ticks(20);
+    expect_members(&mut c, &[1, 2], &[]);
+}
+
+fn put(n: u8, size: usize) -> KvOp {
+    KvOp::Put(vec![(vec![n].into(), vec![b'x'; size].into())])
 }
 
 #[test]
