@@ -142,7 +142,7 @@ impl Replica {
             machine: Applying::new(record, &stored.truncated),
             snapshots: Snapshots::default(),
             fetches: Fetches::default(),
-            peers: Peers::default(),
+            peers: Peers::new(work.now),
             changing: Changing::default(),
             leading: Leading::default(),
             phase: Phase::Running,
@@ -198,7 +198,7 @@ impl Replica {
             work.refused(reason);
             return;
         }
-        self.note_sender(from.node, message.message.from);
+        self.note_sender(from.node, &message.message, work.now);
         // Contents of snapshots come on their own lane; the message comes with them (`on_received`).
         if matches!(message.message.body, Body::Snap { .. }) {
             work.refused("snapshot_without_contents");

@@ -18,6 +18,9 @@ pub(super) const OTHER_BIRTH: &str = "other_birth";
 /// Election timeouts between two events of one replica about members that were created with another spec.
 const BIRTH_QUIET: Tick = 10;
 
+/// Election timeouts without word from a leader after which a replica that does not campaign asks whether it may go.
+const FORSAKEN: Tick = 2;
+
 /// Senders remembered whom the replica map does not know.
 const MAX_CONTACTS: usize = 16;
 
@@ -30,8 +33,10 @@ pub(super) struct Peers {
     heard: Vec<ReplicaId>,
     /// When a removed replica is told so again.
     tell_at: Tick,
-    /// When this replica, removed, asks again whether it may go.
+    /// When this replica, removed or forsaken, asks again whether it may go.
     ask_at: Tick,
+    /// When a leader was heard of last, or the replica came up.
+    led_at: Tick,
     /// When a member that was created with another spec is told of again.
     birth_at: Tick,
     /// This replica is let go: lifecycle knows.
@@ -39,6 +44,11 @@ pub(super) struct Peers {
 }
 
 impl Peers {
+    /// A replica that comes up now.
+    pub(super) fn new(now: Tick) -> Peers {
+        Peers { led_at: now, ..Peers::default() }
+    }
+
     /// A new leadership: nobody was heard of.
     pub(super) fn forget_heard(&mut self) {
         self.heard.clear();
@@ -103,7 +113,11 @@ impl Replica {
     }
 
     /// An admitted message came from here.
-    pub(super) fn note_sender(&mut self, from: NodeId, replica: ReplicaId) {
+    pub(super) fn note_sender(&mut self, from: NodeId, message: &Message, now: Tick) {
+        let replica = message.from;
+        if is_leaders(&message.body) {
+            self.peers.led_at = now;
+        }
         if self.leading_now() && !self.peers.heard.contains(&replica) {
             self.peers.heard.push(replica);
         }
@@ -171,7 +185,9 @@ impl Replica {
     }
 
     /// This replica has applied its own removal. It still votes and acknowledges, for a member may not know of the
-    /// removal yet and need it; so it waits for the word that it may go, and asks for it.
+    /// removal yet and need it; so it waits for the word that it may go, and asks for it. One without a vote that hears of
+    /// no leader asks, too: it may have slept through its removal, and unlike a voter it never campaigns, which would
+    /// be answered with that word.
     pub(super) fn ask_whether_needed(&mut self, work: &mut Work) {
         if work.now < self.ask_deadline() {
             return;
@@ -180,21 +196,24 @@ impl Replica {
         if self.machine.record.has_dismissed(self.id) {
             return self.be_dismissed(self.machine.record.conf_index, work);
         }
-        for (replica, node, _) in &self.machine.record.members {
+        for (replica, node, _) in self.machine.record.members.iter().filter(|m| m.0 != self.id) {
             self.say(*node, *replica, Aside::Nothing, work);
         }
     }
 
-    /// When it asks again; never unless it was removed.
+    /// When it asks again; never unless it was removed, or is without a vote.
     pub(super) fn ask_deadline(&self) -> Tick {
-        let asks = self.machine.record.has_removed(self.id) && !self.peers.dismissed;
-        if asks { self.peers.ask_at } else { Tick::MAX }
+        let record = &self.machine.record;
+        if self.peers.dismissed || record.conf_state.is_voter(self.id) {
+            return Tick::MAX;
+        }
+        let forsaken = self.peers.led_at + FORSAKEN * self.limits.election_ticks;
+        if record.has_removed(self.id) { self.peers.ask_at } else { self.peers.ask_at.max(forsaken) }
     }
 
     /// What goes with a message.
     pub(super) fn aside_for(&self, message: &Message) -> Aside {
-        let from_leader = matches!(message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. });
-        if !from_leader || self.peers.heard.contains(&message.to) {
+        if !is_leaders(&message.body) || self.peers.heard.contains(&message.to) {
             return Aside::Nothing;
         }
         let member = self.machine.record.members.iter().find(|m| m.0 == message.to);
@@ -205,4 +224,9 @@ impl Replica {
     pub(super) fn leading_now(&self) -> bool {
         self.raft.basic_status().role == StateRole::Leader
     }
+}
+
+/// Does none but a leader send this?
+fn is_leaders(body: &Body) -> bool {
+    matches!(body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. })
 }

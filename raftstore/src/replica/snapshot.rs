@@ -174,7 +174,7 @@ impl Replica {
             work.refused("snapshot_not_wanted");
             return drop_spool(spooled.spool, work);
         }
-        self.note_sender(from.node, message.message.from);
+        self.note_sender(from.node, &message.message, work.now);
         self.snapshots.received.push(spooled);
         self.step(message.message, work);
     }

@@ -181,6 +181,38 @@ fn a_removed_node_that_slept_is_told_and_disturbs_nobody() {
     assert_eq!(c.nodes[&NodeId(3)].handle.status(GROUP), Err(GroupError::Destroyed(GROUP)));
 }
 
+/// Bug: a learner that slept through its removal stayed on its node for ever, and so did a new replica that was given up
+/// before it had applied anything. Mechanism: a removed voter campaigns and is told when it is refused; without a vote
+/// nobody campaigns, and only who had applied his removal asked. Fix: whoever has no vote and hears of no leader asks.
+#[test]
+fn a_removed_learner_that_slept_is_told() {
+    let mut c = cluster(4, &[1, 2, 3]);
+    change(&mut c, &[1, 2, 3], &[4]);
+    c.cut_off.insert(NodeId(4));
+    change(&mut c, &[1, 2, 3], &[]);
+    assert!(c.nodes[&NodeId(4)].handle.status(GROUP).is_ok(), "still asleep");
+    c.cut_off.clear();
+    c.ticks(60);
+    expect_members(&mut c, &[1, 2, 3], &[]);
+}
+
+#[test]
+fn a_newborn_replica_that_was_given_up_in_its_sleep_is_told() {
+    let mut c = cluster(4, &[1, 2, 3]);
+    lead_at(&mut c, 1);
+    let cell = ask(&c, NodeId(1), target(&[1, 2, 3, 4], &[]));
+    while c.nodes[&NodeId(4)].handle.status(GROUP).is_err() {
+        c.step();
+        c.pass_tick();
+    }
+    c.cut_off.insert(NodeId(4));
+    assert_eq!(answer(&mut c, &cell), Err(AdminError::NoProgress(NodeId(4))));
+    assert_eq!(status(&c, 4).members.len(), 3, "it does not know itself");
+    c.cut_off.clear();
+    c.ticks(60);
+    expect_members(&mut c, &[1, 2, 3], &[]);
+}
+
 #[test]
 fn a_replica_that_slept_through_a_change_of_all_others_catches_up() {
     for keep in [64 << 20, 2 << 10] {
