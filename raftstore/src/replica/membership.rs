@@ -59,10 +59,12 @@ impl Replica {
     fn obey(&mut self, order: Order, work: &mut Work) {
         let record = &mut self.machine.record;
         match order {
-            Order::Begin(goal) => {
-                let first = record.next_replica;
-                record.goal.get_or_insert_with(|| Box::new(Goal { first, ..goal }));
+            Order::Begin(goal) if record.goal.is_none() => {
+                let goal = Goal { first: record.next_replica, ..goal };
+                self.changing.on_begun(&goal);
+                record.goal = Some(Box::new(goal));
             }
+            Order::Begin(_) => {}
             Order::Abort(why) => {
                 if let Some(goal) = record.goal.as_mut().filter(|_| !record.conf_state.is_joint()) {
                     goal.aborted.get_or_insert(why);

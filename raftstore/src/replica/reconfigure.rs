@@ -90,6 +90,11 @@ impl Changing {
         self.waiters.iter_mut().for_each(|w| w.until = until);
     }
 
+    /// A goal is set. What became of the same one before is not what its callers want to hear.
+    pub(super) fn on_begun(&mut self, goal: &Goal) {
+        self.sealed.take_if(|old| old.voters == goal.voters && old.learners == goal.learners);
+    }
+
     pub(super) fn deadline(&self) -> Tick {
         self.waiters.iter().map(|w| w.until).min().unwrap_or(Tick::MAX)
     }

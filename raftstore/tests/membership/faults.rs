@@ -181,6 +181,36 @@ fn a_removed_node_that_slept_is_told_and_disturbs_nobody() {
     assert_eq!(c.nodes[&NodeId(3)].handle.status(GROUP), Err(GroupError::Destroyed(GROUP)));
 }
 
+/// Bug: a caller was told that his change was given up, which was done. Mechanism: he had asked for the same before, that
+/// was given up, and his replica came past the end of the second by a snapshot: it told the end of the first.
+/// Fix: the end of a change is forgotten when the same one begins again.
+#[test]
+fn a_caller_hears_of_his_own_change_and_not_of_the_one_before() {
+    let config = Config { log_keep: 2 << 10, durable_every: Duration::from_millis(300), ..Config::default() };
+    let mut c = cluster_with(4, &[1, 2, 3], config);
+    lead_at(&mut c, 1);
+    c.cut_off.insert(NodeId(4));
+    let first = ask(&c, NodeId(1), target(&[1, 2, 3, 4], &[]));
+    assert_eq!(answer(&mut c, &first), Err(AdminError::NoProgress(NodeId(4))));
+    c.cut_off.clear();
+    let again = ask(&c, NodeId(1), target(&[1, 2, 3, 4], &[]));
+    for _ in 0..20 {
+        if status(&c, 1).reconfigure.is_none() {
+            c.step();
+        }
+    }
+    c.cut_off.insert(NodeId(1));
+    let mut load = Load::default();
+    for _ in 0..80 {
+        load.write(&c);
+        c.ticks(1);
+    }
+    c.cut_off.clear();
+    let answer = answer(&mut c, &again);
+    assert!(matches!(answer, Ok(AdminDone::Reconfigured(_))), "{answer:?}");
+    assert!(status(&c, 1).generation.0 > 0, "by a snapshot");
+}
+
 /// Bug: a learner that slept through its removal stayed on its node for ever, and so did a new replica that was given up
 /// before it had applied anything. Mechanism: a removed voter campaigns and is told when it is refused; without a vote
 /// nobody campaigns, and only who had applied his removal asked. Fix: whoever has no vote and hears of no leader asks.
