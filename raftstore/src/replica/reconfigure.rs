@@ -403,13 +403,18 @@ impl Replica {
         self.changing.sealed = Some(goal);
     }
 
-    /// This replica is let go. Who waits here for a change that was past its point of no return has what he wanted.
+    /// This replica is let go. Who waits here for a change that was past its point of no return has what he wanted: it
+    /// is told, unless this replica does not know which configuration that is. Then the leader does.
     pub(super) fn answer_dismissed(&mut self, conf: Index) {
         let record = &self.machine.record;
-        if record.conf_state.is_joint() || record.has_removed(self.id) {
+        let joint = record.conf_state.is_joint();
+        let known = !joint || conf > record.conf_index;
+        if joint || record.has_removed(self.id) {
+            let leader = self.leader_hint();
             for w in self.changing.waiters.extract_if(.., |w| w.stage == Stage::Running) {
                 w.slot.done(match w.wish {
-                    Wish::Reach(_) => Ok(AdminDone::Reconfigured(conf)),
+                    Wish::Reach(_) if known => Ok(AdminDone::Reconfigured(conf)),
+                    Wish::Reach(_) => Err(AdminError::NotLeader { leader }),
                     Wish::Abort => Err(AdminError::PastAbort),
                 });
             }

@@ -284,6 +284,33 @@ fn a_node_added_again_while_its_old_replica_sleeps_there() {
     assert_eq!(status(&c, 3).replica, ReplicaId(4));
 }
 
+/// Bug: a caller was told the index of a joint configuration as that of the one he had asked for. Mechanism: the leader he
+/// asked slept in it, was removed, and was let go by the invitation of its node's next replica, which names no
+/// configuration. Fix: he is sent to the leader.
+#[test]
+fn a_leader_that_slept_in_the_joint_configuration_does_not_call_it_the_new_one() {
+    let mut c = cluster(3, &[1, 2, 3]);
+    lead_at(&mut c, 3);
+    let cell = ask(&c, NodeId(3), target(&[1, 2], &[]));
+    for _ in 0..STEPS {
+        if !status(&c, 3).conf_state.is_joint() {
+            c.step();
+        }
+    }
+    assert!(status(&c, 3).conf_state.is_joint());
+    c.cut_off.insert(NodeId(3));
+    c.ticks(40);
+    insist(&mut c, &target(&[1, 2], &[]));
+    let new = status(&c, 1).conf_index;
+    let _added_again = ask_leader(&mut c, target(&[1, 2, 3], &[]));
+    c.ticks(1);
+    c.cut_off.clear();
+    match answer(&mut c, &cell) {
+        Ok(AdminDone::Reconfigured(at)) => assert!(at >= new, "{at} is joint, {new} is the new one"),
+        other => assert!(matches!(other, Err(AdminError::NotLeader { .. })), "{other:?}"),
+    }
+}
+
 #[test]
 fn a_removed_replica_stays_until_the_removal_is_sealed() {
     // Joint, then the new members fall silent right after the leader has left the joint configuration.
