@@ -462,6 +462,13 @@ impl<S: Storage> Raft<S> {
         }
     }
 
+    /// Somebody knows that this is committed.
+    pub(crate) fn learn_commit(&mut self, pos: LogPos) {
+        if !self.is_leader() && pos.index > self.log.committed() && self.log.has(pos) {
+            assert!(self.log.commit_to(pos.index), "the log holds {pos:?}");
+        }
+    }
+
     /// A message that proves lost data leaves the replica as it is.
     pub(crate) fn commit_to(&mut self, commit: Index) -> Result<(), StepError> {
         if self.log.commit_to(commit) {

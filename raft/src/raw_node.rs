@@ -177,6 +177,14 @@ impl<S: Storage> RawNode<S> {
         self.step_own(ReplicaId::NONE, Body::ReadIndex { entries: vec![Entry::normal(context)] })
     }
 
+    /// Another replica knows that the entry at `pos` is committed. If this log holds that very entry, it is committed here,
+    /// too (log matching). For a group whose only knowers have no vote any more, and so cannot lead (divergences.md). A
+    /// leader is told nothing: it counts for itself.
+    pub fn learn_commit(&mut self, now: Tick, pos: LogPos) {
+        self.raft.set_now(now);
+        self.raft.learn_commit(pos);
+    }
+
     /// The transport could not deliver to `peer`.
     pub fn report_unreachable(&mut self, now: Tick, peer: ReplicaId) {
         if !(self.raft.config.strict && peer == self.raft.id) {

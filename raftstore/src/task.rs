@@ -47,6 +47,9 @@ pub enum Aside {
         /// Index of the sender's configuration.
         conf: Index,
     },
+    /// From a replica without a vote that hears of no leader: this entry is committed. Perhaps nobody who may lead knows it.
+    /// The message itself says nothing.
+    Committed(LogPos),
 }
 
 /// All that a replica needs to be born by a message (boot.md 3).

@@ -121,7 +121,8 @@ fn message(rng: &mut Rng) -> GroupMessage {
 }
 
 fn aside(rng: &mut Rng) -> Aside {
-    match rng.below(4) {
+    match rng.below(5) {
+        2 => Aside::Committed(pos(rng)),
         0 => Aside::Removed { conf: Index(number(rng) >> 1) },
         1 => {
             let creation = Arc::new(creation(rng));

@@ -52,6 +52,17 @@ fn messages_with_asides() {
 }
 
 #[test]
+fn message_that_tells_a_commit() {
+    let body = Body::HeartbeatResp { context: Bytes::new() };
+    let message = Message { from: ReplicaId(2), to: ReplicaId(3), term: Term(5), body };
+    let aside = Aside::Committed(LogPos::new(Term(5), Index(300)));
+    let messages = [GroupMessage { group: GroupId(7), epoch: 0, birth: 0x77, aside, message }];
+    let bytes = encode_messages(&messages);
+    assert_eq!(decode_messages(bytes.clone()).unwrap(), messages);
+    pinned("message that tells a commit", &bytes, include_str!("golden/v1/message_committed.hex"));
+}
+
+#[test]
 fn record_of_version_2() {
     let record = ReplicaRecord {
         group: GroupId(7),

@@ -59,6 +59,30 @@ fn one_change_at_a_time() {
     assert_eq!(group.node(2).conf.learners, ids(&[4, 6]));
 }
 
+/// Log matching (5.3): what is committed anywhere is committed wherever the log has that very entry. A leader counts itself.
+#[test]
+fn a_commit_is_learnt_where_the_log_has_that_entry() {
+    let mut group = Group::of(3);
+    group.elect(1);
+    let (term, before) = (group.status(1).term, group.status(2).commit);
+    group.cut = vec![(2, 1), (3, 1)];
+    group.propose(1, "a").unwrap();
+    group.settle();
+    let at = before.next();
+    let learn = |group: &mut Group, n, pos| {
+        let now = group.now;
+        group.raw(n).learn_commit(now, pos);
+        group.settle();
+        group.status(n).commit
+    };
+    assert_eq!(learn(&mut group, 2, LogPos::new(Term(term.0 - 1), at)), before, "another entry");
+    assert_eq!(learn(&mut group, 2, LogPos::new(term, at.next())), before, "none yet");
+    assert_eq!(learn(&mut group, 1, LogPos::new(term, at)), before, "a leader");
+    assert_eq!(learn(&mut group, 2, LogPos::new(term, at)), at);
+    assert_eq!(learn(&mut group, 2, LogPos::new(term, before)), at, "never back");
+    assert_eq!(group.data(2), ["a"]);
+}
+
 /// raft-core 4.11, 13.2: the type byte of a replaced change and of the leave entry counts in encoded sizes.
 #[test]
 fn encoded_sizes_of_special_entries() {

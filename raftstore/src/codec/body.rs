@@ -31,7 +31,7 @@ const READ_INDEX: u8 = 12;
 const READ_INDEX_RESP: u8 = 13;
 const PRE_VOTE: u8 = 14;
 const PRE_VOTE_RESP: u8 = 15;
-// 16 and 17 are asides (`message`).
+// 16 to 18 are asides (`message`).
 
 /// Appends kind and fields.
 pub(super) fn put_body(out: &mut impl BufMut, body: &Body) {

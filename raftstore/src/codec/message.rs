@@ -7,7 +7,7 @@
 
 use super::DecodeError;
 use super::body::{put_body, take_body};
-use super::state::{decode_creation, encode_creation};
+use super::state::{decode_creation, encode_creation, put_pos, take_pos};
 use super::wire::{Reader, put_blob, put_varint};
 use crate::ids::Incarnation;
 use crate::task::{Aside, GroupMessage, Invitation};
@@ -26,6 +26,7 @@ const MAX_CREATION: usize = 64 << 10;
 // Of the same space as the kinds of bodies (`body`).
 const INVITATION: u8 = 16;
 const REMOVED: u8 = 17;
+const COMMITTED: u8 = 18;
 
 /// A frame body being filled.
 #[derive(Debug, Default)]
@@ -130,6 +131,10 @@ fn put_aside(out: &mut impl BufMut, aside: &Aside) {
             out.put_u8(REMOVED);
             put_varint(out, conf.0);
         }
+        Aside::Committed(pos) => {
+            out.put_u8(COMMITTED);
+            put_pos(out, *pos);
+        }
     }
 }
 
@@ -142,6 +147,7 @@ fn take_aside(r: &mut Reader) -> Result<(Aside, u8), DecodeError> {
             Aside::Invitation(Box::new(Invitation { creation, disk }))
         }
         REMOVED => Aside::Removed { conf: r.index()? },
+        COMMITTED => Aside::Committed(take_pos(r)?),
         kind => return Ok((Aside::Nothing, kind)),
     };
     Ok((aside, r.u8()?))

@@ -147,7 +147,7 @@ impl Lifecycle {
 fn ends(me: PeerIdentity, message: &GroupMessage, digest: u64, replica: ReplicaId) -> Option<ReplicaId> {
     let to = message.message.to;
     let gone = match &message.aside {
-        Aside::Nothing => false,
+        Aside::Nothing | Aside::Committed(_) => false,
         Aside::Removed { .. } => to == replica && message.birth == digest,
         Aside::Invitation(i) => to > replica && i.disk == me.incarnation && i.creation.digest == digest,
     };

@@ -30,7 +30,7 @@ use crate::ids::{GroupId, Incarnation, Index, NodeId, PollerId, ReplicaId, Tick}
 use crate::log_cache::GroupStorage;
 use crate::proposal::{AdminSlot, Proposal, ReadRequest};
 use crate::router::GroupCell;
-use crate::task::{Fetched, GroupMessage, Newborn};
+use crate::task::{Aside, Fetched, GroupMessage, Newborn};
 use apply::Applying;
 use fetches::Fetches;
 use lead::Leading;
@@ -199,6 +199,9 @@ impl Replica {
             return;
         }
         self.note_sender(from.node, &message.message, work.now);
+        if let Aside::Committed(pos) = message.aside {
+            self.raft.learn_commit(work.now, pos);
+        }
         // Contents of snapshots come on their own lane; the message comes with them (`on_received`).
         if matches!(message.message.body, Body::Snap { .. }) {
             work.refused("snapshot_without_contents");

@@ -188,6 +188,10 @@ impl Replica {
     /// removal yet and need it; so it waits for the word that it may go, and asks for it. One without a vote that hears of
     /// no leader asks, too: it may have slept through its removal, and unlike a voter it never campaigns, which would
     /// be answered with that word.
+    ///
+    /// With the question goes what it knows to be committed. Where the voters have lost the knowledge that the change is
+    /// committed which left them alone, they need the vote of one who is without by that change, and whose log may be
+    /// longer than theirs: it cannot lead, and must refuse them. They can do without it once they know (docs/membership.md).
     pub(super) fn ask_whether_needed(&mut self, work: &mut Work) {
         if work.now < self.ask_deadline() {
             return;
@@ -196,8 +200,9 @@ impl Replica {
         if self.machine.record.has_dismissed(self.id) {
             return self.be_dismissed(self.machine.record.conf_index, work);
         }
+        let known = Aside::Committed(self.machine.record.applied);
         for (replica, node, _) in self.machine.record.members.iter().filter(|m| m.0 != self.id) {
-            self.say(*node, *replica, Aside::Nothing, work);
+            self.say(*node, *replica, known.clone(), work);
         }
     }
 

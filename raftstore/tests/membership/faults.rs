@@ -9,7 +9,7 @@ use pontoon_raftstore::config::Config;
 use pontoon_raftstore::error::{AdminError, GroupError};
 use pontoon_raftstore::ids::{NodeId, ReplicaId};
 use pontoon_raftstore::proposal::AdminDone;
-use pontoon_raftstore::testing::{Replay, Rng, seeds};
+use pontoon_raftstore::testing::{KvOp, Replay, Rng, seeds};
 use std::time::Duration;
 
 /// More steps than any change here has.
@@ -209,6 +209,37 @@ fn a_caller_hears_of_his_own_change_and_not_of_the_one_before() {
     let answer = answer(&mut c, &again);
     assert!(matches!(answer, Ok(AdminDone::Reconfigured(_))), "{answer:?}");
     assert!(status(&c, 1).generation.0 > 0, "by a snapshot");
+}
+
+/// Bug: a group stood still for good. Mechanism: a leader whom a change leaves alone with the vote dies before its disk has
+/// what it sent behind that change. It comes back without knowing that the change is committed, and needs the vote of a
+/// replica that has lost its own by that change: whose log is longer, so it refuses, and which cannot lead. Fix: who has no
+/// vote and hears of no leader tells what it knows to be committed.
+#[test]
+fn voters_who_forgot_a_commit_hear_of_it_from_those_without_a_vote() {
+    for learners in [&[2][..], &[]] {
+        for step in 0..STEPS {
+            let mut c = cluster(2, &[1, 2]);
+            lead_at(&mut c, 1);
+            let _cell = ask(&c, NodeId(1), target(&[1], learners));
+            steps(&mut c, step);
+            c.nodes.get_mut(&NodeId(1)).unwrap().hung.insert("log_writer");
+            let _slot = c.propose(NodeId(1), GROUP, &KvOp::Put(vec![("lost".into(), "1".into())]));
+            steps(&mut c, 8);
+            c.crash_and_restart(NodeId(1));
+            c.ticks(60);
+            assert!(c.leader(GROUP).is_some(), "step {step}, learners {learners:?}: nobody leads");
+            insist(&mut c, &target(&[1], learners));
+            c.ticks(30);
+            expect_members(&mut c, &[1], learners);
+        }
+    }
+}
+
+fn steps(c: &mut Cluster, n: u64) {
+    for _ in 0..n {
+        c.step();
+    }
 }
 
 /// Bug: a learner that slept through its removal stayed on its node for ever, and so did a new replica that was given up
