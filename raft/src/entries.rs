@@ -87,14 +87,14 @@ impl Entries {
     #[must_use]
     #[inline]
     pub fn encoded_size(&self) -> u64 {
-        self.runs.iter().map(EntryRun::encoded_size).sum()
+        self.sum(EntryRun::encoded_size)
     }
 
     /// Sum of the entries' payloads.
     #[must_use]
     #[inline]
     pub fn payload_size(&self) -> u64 {
-        self.runs.iter().map(EntryRun::payload_size).sum()
+        self.sum(EntryRun::payload_size)
     }
 
     /// The entry at `index`, if it is among these.
@@ -192,6 +192,16 @@ impl Entries {
         const KEEP: usize = 16;
         if self.runs.is_empty() && self.runs.capacity() > KEEP {
             self.runs.shrink_to(KEEP);
+        }
+    }
+
+    /// Mostly there is one run, or none.
+    #[inline]
+    fn sum(&self, size: impl Fn(&EntryRun) -> u64) -> u64 {
+        match self.runs.len() {
+            0 => 0,
+            1 => size(&self.runs[0]),
+            _ => self.runs.iter().map(size).sum(),
         }
     }
 
