@@ -133,11 +133,17 @@ impl Entries {
     }
 
     /// Forgets the entries from `index` on.
+    #[inline]
     pub fn cut_from(&mut self, index: Index) {
-        while let Some(back) = self.runs.back().filter(|b| b.end_index() > index) {
-            let rest = back.between(Index::NONE, index);
-            self.runs.pop_back();
-            self.push(rest);
+        while self.runs.back().is_some_and(|b| b.end_index() > index) {
+            self.cut_last(index);
+        }
+    }
+
+    #[cold]
+    fn cut_last(&mut self, index: Index) {
+        if let Some(last) = self.runs.pop_back() {
+            self.push(last.between(Index::NONE, index));
         }
     }
 

@@ -91,6 +91,9 @@ impl EntryRun {
     #[must_use]
     #[inline]
     pub fn between(&self, low: Index, high: Index) -> EntryRun {
+        if low <= self.first && self.end_index() <= high {
+            return self.clone();
+        }
         let place = |index: Index| usize::try_from(self.first.lag_to(index)).unwrap_or(usize::MAX).min(self.len());
         let end = place(high);
         self.part(place(low).min(end)..end)
