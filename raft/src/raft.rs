@@ -376,6 +376,7 @@ impl<S: Storage> Raft<S> {
     /// The original lets vote requests leave at once, too. But a candidate that wins by the others' votes before its
     /// own term is durable, and crashes, may win the same term a second time and put other entries at the same
     /// positions. So they wait, unless the original's bytes are wanted.
+    #[inline(always)]
     fn post(&mut self, m: Message) {
         let asks = self.config.strict && matches!(m.body, Body::Vote(_)) && !mutant::is(Mutant::AsksBeforeSync);
         if asks || m.body.is_after_append() {
