@@ -37,6 +37,7 @@ pub struct Entry {
 impl Entry {
     /// A normal entry that still waits for its position.
     #[must_use]
+    #[inline]
     pub fn normal(data: Bytes) -> Entry {
         Entry { data, ..Entry::default() }
     }
