@@ -69,7 +69,9 @@ fn send(messages: &mut Vec<Message>, queues: &mut Queues<Message>) {
     if messages.is_empty() {
         return;
     }
-    messages.drain(..).for_each(|m| queues[m.to.0 as usize - 1].push(m));
+    for m in messages.drain(..) {
+        queues[m.to.0 as usize - 1].push(m);
+    }
 }
 
 impl<const SYNC: bool> Ours<SYNC> {

@@ -61,7 +61,9 @@ impl Theirs {
 }
 
 fn send(messages: Vec<Message>, queues: &mut Queues<Message>) {
-    messages.into_iter().for_each(|m| queues[m.to as usize - 1].push(m));
+    for m in messages {
+        queues[m.to as usize - 1].push(m);
+    }
 }
 
 impl Replica for Theirs {
