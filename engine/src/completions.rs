@@ -126,7 +126,8 @@ impl<S: StateMachine> Completions<S> {
     pub fn flush(&mut self) {
         if !self.staged.is_empty() {
             self.core.pending.fetch_add(self.staged.len(), Ordering::Relaxed);
-            self.core.node.propose_all(std::mem::take(&mut self.staged));
+            let next = Vec::with_capacity(self.staged.len());
+            self.core.node.propose_all(std::mem::replace(&mut self.staged, next));
         }
     }
 

@@ -166,7 +166,7 @@ impl<'a, R> Batch<'a, R> {
 
     /// Position and command of each entry.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (LogPos, &'a Bytes)> + use<'a, R> {
-        self.run.entries.iter().map(|e| (e.0, &e.1))
+        self.run.entries.iter().map(|e| (e.pos(), &e.data))
     }
 
     /// Answers the next entry. Released to the caller after `Kind::commit`.

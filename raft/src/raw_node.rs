@@ -133,6 +133,12 @@ impl<S: Storage> RawNode<S> {
         self.propose_run(now, entries.into())
     }
 
+    /// On a leader: do so many bytes of payload fit below the limit of uncommitted bytes? `propose_batch` refuses otherwise.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.raft.has_room_for(bytes)
+    }
+
     fn propose_run(&mut self, now: Tick, run: EntryRun) -> Result<Option<LogPos>, StepError> {
         self.raft.set_now(now);
         if run.is_empty() {

@@ -151,7 +151,8 @@ impl NodeHandle {
     /// Each is answered exactly once, what is refused at the door, too. The order within a group is kept.
     pub fn propose_all(&self, proposals: Vec<Proposal>) {
         let mail = self.router.mail();
-        let mut letters: Vec<Vec<Proposal>> = (0..mail.pollers()).map(|_| Vec::new()).collect();
+        let share = proposals.len() / mail.pollers() + 1;
+        let mut letters: Vec<Vec<Proposal>> = (0..mail.pollers()).map(|_| Vec::with_capacity(share)).collect();
         let mut seen = None;
         for proposal in proposals {
             let asked = (proposal.group, proposal.if_term);

@@ -7,6 +7,7 @@ use super::{KvCommand, KvMachine, KvReader, KvResponse, KvStore, When};
 use crate::erased::ErasedKind;
 use crate::state_machine::{Batch, Kind, SmError, StateMachine};
 use bytes::Bytes;
+use pontoon_raft::Entry;
 use pontoon_raftstore::codec::ReplicaRecord;
 use pontoon_raftstore::env::{ApplyMeta, ApplyRun, Machine, MachineKind};
 use pontoon_raftstore::ids::{Generation, GroupId, Index, LogPos, ReplicaId, Term};
@@ -106,8 +107,9 @@ fn run(world: &World, machine: &mut KvMachine, commands: Vec<KvCommand>) -> Vec<
 }
 
 fn run_bytes(world: &World, machine: &mut KvMachine, commands: Vec<Bytes>) -> Vec<KvResponse> {
-    let entries: Vec<_> = (2..).map(|i| LogPos::new(Term(1), Index(i))).zip(commands).collect();
-    let meta = record(9);
+    let entry = |(i, command)| Entry { term: Term(1), index: Index(i), ..Entry::normal(command) };
+    let entries: Vec<Entry> = (2..).zip(commands).map(entry).collect();
+    let (entries, meta): (Vec<&Entry>, _) = (entries.iter().collect(), record(9));
     let run = ApplyRun { entries: &entries, meta: &meta };
     let mut stage = <KvMachine as StateMachine>::Stage::default();
     let mut batch = Batch::new(&run);

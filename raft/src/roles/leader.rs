@@ -73,16 +73,20 @@ impl<S: Storage> Raft<S> {
         Ok(pending)
     }
 
-    /// Refuses what exceeds the limit of uncommitted payload; the first and the empty always fit (S11).
+    /// Does so much more uncommitted payload stay within the limit? The first and the empty always fit (S11).
+    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
+        let uncommitted = self.leader().map_or(0, |leader| leader.uncommitted);
+        uncommitted == 0 || bytes == 0 || uncommitted.saturating_add(bytes) <= self.config.uncommitted_limit()
+    }
+
+    /// Refuses what exceeds the limit of uncommitted payload.
     fn count_uncommitted(&mut self, bytes: u64) -> Result<(), StepError> {
-        let limit = self.config.uncommitted_limit();
-        let Some(leader) = self.leader_mut() else { return Err(StepError::ProposalDropped) };
-        let total = leader.uncommitted.saturating_add(bytes);
-        if leader.uncommitted > 0 && bytes > 0 && total > limit {
+        if !self.has_room_for(bytes) {
             self.trace.note(|| Trace::UncommittedLimit);
             return Err(StepError::ProposalDropped);
         }
-        leader.uncommitted = total;
+        let Some(leader) = self.leader_mut() else { return Err(StepError::ProposalDropped) };
+        leader.uncommitted = leader.uncommitted.saturating_add(bytes);
         Ok(())
     }
 }

@@ -13,16 +13,18 @@ use crate::ids::{GroupId, Index, LogPos};
 use crate::proposal::ReplyTo;
 use crate::task::ApplyTask;
 use bytes::Bytes;
-use pontoon_raft::{Entry, EntryKind};
+use pontoon_raft::{Entries, Entry, EntryKind};
 use std::collections::BTreeMap;
 
 /// Consecutive committed entries of one replica, as its machine gets them.
 pub(super) struct Job {
     /// First index.
     pub(super) first: Index,
-    /// What reaches the user: normal entries with a payload.
-    pub(super) run: Vec<(LogPos, Bytes)>,
-    /// Who waits: place in `run`, position, waiter.
+    /// All entries, in order.
+    entries: Vec<Entries>,
+    /// How many of them reach the user: normal entries with a payload.
+    users: usize,
+    /// Who waits: place among those, position, waiter.
     pub(super) waiting: Vec<(usize, LogPos, ReplyTo)>,
     /// Waiters at entries that never reach the user: another entry took the place.
     pub(super) orphans: Vec<(LogPos, ReplyTo)>,
@@ -38,8 +40,16 @@ impl Job {
     /// From a task.
     pub(super) fn new(task: ApplyTask) -> Job {
         let first = task.entries.first().map_or(task.record.applied.index, |e| e.index);
-        let (run, waiting, orphans) = (Vec::new(), Vec::new(), Vec::new());
-        let mut job = Job { first, run, waiting, orphans, record: ReplicaRecord::default(), weight: 0, payload: 0 };
+        let mut job = Job {
+            first,
+            entries: Vec::new(),
+            users: 0,
+            waiting: Vec::with_capacity(task.waiting.len()),
+            orphans: Vec::new(),
+            record: ReplicaRecord::default(),
+            weight: 0,
+            payload: 0,
+        };
         job.append(task);
         job
     }
@@ -53,17 +63,23 @@ impl Job {
             self.take(entry, reply);
         }
         assert!(waiting.next().is_none(), "waiters ascend and name entries of their task");
+        self.entries.push(task.entries);
         self.record = *task.record;
+    }
+
+    /// What reaches the user.
+    fn users(&self) -> Vec<&Entry> {
+        let mut users = Vec::with_capacity(self.users);
+        users.extend(self.entries.iter().flatten().filter(|e| is_users(e)));
+        users
     }
 
     fn take(&mut self, entry: &Entry, reply: Option<ReplyTo>) {
         let at = entry.pos();
-        // A leader's first entry is empty, a membership change is the engine's own: both only move the record.
-        let is_users = entry.kind == EntryKind::Normal && !entry.data.is_empty();
-        if is_users {
-            self.waiting.extend(reply.map(|reply| (self.run.len(), at, reply)));
+        if is_users(entry) {
+            self.waiting.extend(reply.map(|reply| (self.users, at, reply)));
             self.payload += entry.payload_size();
-            self.run.push((at, entry.data.clone()));
+            self.users += 1;
         } else {
             self.orphans.extend(reply.map(|reply| (at, reply)));
         }
@@ -83,6 +99,11 @@ impl Job {
             reply.fail(ProposeError::OutcomeUnknown { why: Lost::ReplicaStopped, at: Some(at) });
         }
     }
+}
+
+/// A leader's first entry is empty, a membership change is the engine's own: both only move the record.
+fn is_users(entry: &Entry) -> bool {
+    entry.kind == EntryKind::Normal && !entry.data.is_empty()
 }
 
 /// The answer to a waiter whose entry is not a command of the user.
@@ -170,6 +191,6 @@ fn apply(cell: &mut Cell, stage: &mut Stage, job: &Job) -> Result<Answers, Strin
         cell.group
     );
     let State::Open(machine) = &mut cell.state else { unreachable!("admitted only while open") };
-    let meta = job.meta();
-    guarded(|| machine.apply(stage, &ApplyRun { entries: &job.run, meta: &meta }))
+    let (users, meta) = (job.users(), job.meta());
+    guarded(|| machine.apply(stage, &ApplyRun { entries: &users, meta: &meta }))
 }

@@ -6,6 +6,7 @@
 use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
 use crate::proposal::ReplyTo;
 use bytes::Bytes;
+use pontoon_raft::Entry;
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
@@ -44,10 +45,10 @@ pub type Answers = Box<dyn Any + Send>;
 /// A concurrent read view, used off the apply thread.
 pub type Reader = Arc<dyn Any + Send + Sync>;
 
-/// A committed run of one group: normal entries with a payload, in order.
+/// A committed run of one group: normal entries with a payload, in order, as they lie in the log.
 pub struct ApplyRun<'a> {
-    /// Position and command.
-    pub entries: &'a [(LogPos, Bytes)],
+    /// Each is a position and a command.
+    pub entries: &'a [&'a Entry],
     /// What to write beside the data (known before the run: the position after it).
     pub meta: &'a ApplyMeta,
 }

@@ -14,6 +14,7 @@ use crate::proposal::ReplyTo;
 use crate::testing::{KvOp, KvRet, KvSlot, Map};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use pontoon_raft::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -279,7 +280,7 @@ impl MemMachine {
     fn note(&self, run: &ApplyRun<'_>) {
         let (group, replica, _) = self.key;
         if let Some(applied) = &mut self.kind.disk.inner.lock().applied {
-            let command = |(pos, c): &(LogPos, Bytes)| AppliedCommand { group, replica, pos: *pos, command: c.clone() };
+            let command = |e: &&Entry| AppliedCommand { group, replica, pos: e.pos(), command: e.data.clone() };
             applied.extend(run.entries.iter().map(command));
         }
     }
@@ -307,8 +308,9 @@ impl Machine for MemMachine {
         let content = staged.entry(self.key).or_insert_with(|| self.kind.content(self.key));
         let content = Arc::make_mut(content);
         let mut answers: Vec<KvRet> = Vec::with_capacity(run.entries.len());
-        for (at, command) in run.entries {
-            let op = KvOp::decode(command.clone()).map_err(|e| SmError::Corruption(format!("at {at:?}: {e}")))?;
+        for entry in run.entries {
+            let broken = |e| SmError::Corruption(format!("at {:?}: {e}", entry.pos()));
+            let op = KvOp::decode(entry.data.clone()).map_err(broken)?;
             answers.push(op.apply(&mut content.data));
         }
         if fails {

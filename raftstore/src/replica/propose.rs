@@ -25,15 +25,21 @@ struct Waiting {
 #[derive(Default)]
 struct Run {
     commands: Vec<Bytes>,
-    replies: Vec<ReplyTo>,
+    /// Bytes of each command, and who waits.
+    replies: Vec<(u64, ReplyTo)>,
     bytes: u64,
 }
 
 impl Run {
+    fn with_capacity(n: usize) -> Run {
+        Run { commands: Vec::with_capacity(n), replies: Vec::with_capacity(n), bytes: 0 }
+    }
+
     fn push(&mut self, proposal: Proposal) {
-        self.bytes += proposal.command.len() as u64;
+        let bytes = proposal.command.len() as u64;
+        self.bytes += bytes;
         self.commands.push(proposal.command);
-        self.replies.push(proposal.reply);
+        self.replies.push((bytes, proposal.reply));
     }
 }
 
@@ -70,8 +76,8 @@ impl PendingProposals {
 
     /// Who waits for these committed entries.
     pub(super) fn take_for(&mut self, entries: &Entries) -> Vec<(Index, ReplyTo)> {
-        let mut taken = Vec::new();
-        let Some(last) = entries.last() else { return taken };
+        let Some(last) = entries.last() else { return Vec::new() };
+        let mut taken = Vec::with_capacity(self.waiting.len().min(entries.len()));
         while self.waiting.front().is_some_and(|w| w.pos.index <= last.index) {
             let w = self.waiting.pop_front().expect("looked at it");
             self.bytes -= w.bytes;
@@ -140,11 +146,11 @@ impl Replica {
             work.tally.refused += self.proposals.staged.len() as u64;
             return self.proposals.fail_staged(&error, &work.budget);
         }
-        let staged = std::mem::take(&mut self.proposals.staged);
+        let mut staged = std::mem::take(&mut self.proposals.staged);
         work.budget.give_back(staged.iter().map(Proposal::cost).sum());
         let term = self.raft.basic_status().term;
-        let mut run = Run::default();
-        for p in staged {
+        let mut run = Run::with_capacity(staged.len());
+        for p in staged.drain(..) {
             if p.if_term.is_some_and(|asked| asked != term) {
                 p.reply.fail(ProposeError::Fenced { now: term });
                 continue;
@@ -155,38 +161,40 @@ impl Replica {
             }
             run.push(p);
         }
+        self.proposals.staged = staged; // keeps its memory
         self.append_run(run, work);
     }
 
     fn append_run(&mut self, run: Run, work: &mut Work) {
-        let Run { commands, replies, .. } = run;
-        if commands.is_empty() {
+        if run.commands.is_empty() {
             return;
         }
-        match self.raft.propose_batch(work.now, commands.clone()) {
+        if self.raft.has_room_for(run.bytes) {
+            return self.append_all(run, work);
+        }
+        // Together they are over the limit of uncommitted bytes: as many as fit.
+        for (command, reply) in run.commands.into_iter().zip(run.replies) {
+            let bytes = reply.0;
+            self.append_all(Run { commands: vec![command], replies: vec![reply], bytes }, work);
+        }
+    }
+
+    fn append_all(&mut self, run: Run, work: &mut Work) {
+        let Run { commands, replies, .. } = run;
+        match self.raft.propose_batch(work.now, commands) {
             Ok(Some(first)) => {
-                for (n, (command, reply)) in commands.iter().zip(replies).enumerate() {
-                    self.wait_for(LogPos::new(first.term, first.index.plus(n as u64)), command, reply, work);
+                work.tally.proposed += replies.len() as u64;
+                for (n, (bytes, reply)) in (0..).zip(replies) {
+                    let pos = LogPos::new(first.term, first.index.plus(n));
+                    self.proposals.push(pos, bytes + ITEM_OVERHEAD, reply);
                 }
             }
-            // Together they are over the limit of uncommitted bytes: as many as fit.
-            _ => commands.into_iter().zip(replies).for_each(|(command, reply)| self.append_one(command, reply, work)),
-        }
-    }
-
-    fn append_one(&mut self, command: Bytes, reply: ReplyTo, work: &mut Work) {
-        match self.raft.propose(work.now, command.clone()) {
-            Ok(Some(pos)) => self.wait_for(pos, &command, reply, work),
             _ => {
-                work.tally.refused += 1;
-                reply.fail(self.refuses_all().unwrap_or(ProposeError::Overloaded(Limit::GroupInflight)));
+                work.tally.refused += replies.len() as u64;
+                let why = self.refuses_all().unwrap_or(ProposeError::Overloaded(Limit::GroupInflight));
+                replies.into_iter().for_each(|(_, reply)| reply.fail(why.clone()));
             }
         }
-    }
-
-    fn wait_for(&mut self, pos: LogPos, command: &Bytes, reply: ReplyTo, work: &mut Work) {
-        work.tally.proposed += 1;
-        self.proposals.push(pos, command.len() as u64 + ITEM_OVERHEAD, reply);
     }
 
     /// Why no command can be appended now, if so.

@@ -9,8 +9,9 @@ use crate::env::{
     ApplyMeta, ApplyRun, DurablePositions, Machine, MachineKind, Meta, SmError, SnapshotInput, SnapshotOutput,
     SnapshotPart, Stage,
 };
-use crate::ids::{Generation, GroupId, Index, LogPos, ReplicaId, Term};
+use crate::ids::{Generation, GroupId, Index, ReplicaId, Term};
 use bytes::Bytes;
+use pontoon_raft::Entry;
 use std::sync::Arc;
 
 /// A kind that can crash, and the words of its commands.
@@ -38,8 +39,10 @@ fn meta_at(index: u64) -> ApplyMeta {
 /// Stages puts of `key` to its index, with the position after them.
 fn stage(w: &dyn MachineFixture, m: &mut dyn Machine, stage: &mut Stage, key: &str, indexes: std::ops::Range<u64>) {
     let last = indexes.end - 1;
-    let entries: Vec<_> = indexes.map(|i| (LogPos::new(Term(1), Index(i)), w.put(key, &i.to_string()))).collect();
-    let _answers = m.apply(stage, &ApplyRun { entries: &entries, meta: &meta_at(last) }).unwrap();
+    let entry = |i: u64| Entry { term: Term(1), index: Index(i), ..Entry::normal(w.put(key, &i.to_string())) };
+    let entries: Vec<Entry> = indexes.map(entry).collect();
+    let run: Vec<&Entry> = entries.iter().collect();
+    let _answers = m.apply(stage, &ApplyRun { entries: &run, meta: &meta_at(last) }).unwrap();
 }
 
 fn apply(w: &dyn MachineFixture, m: &mut dyn Machine, key: &str, indexes: std::ops::Range<u64>) {
