@@ -102,8 +102,7 @@ impl Entries {
     #[inline]
     pub fn get(&self, index: Index) -> Option<&Entry> {
         let last = self.runs.back()?;
-        let run = if last.first_index() <= index { last } else { self.runs.get(self.search(index)?)? };
-        run.get(run.first_index().lag_to(index) as usize)
+        if last.first_index() <= index { last.at(index) } else { self.get_earlier(index) }
     }
 
     /// Appends a run.
@@ -216,6 +215,11 @@ impl Entries {
     fn run_at(&self, index: Index) -> Option<usize> {
         let last = self.runs.len().checked_sub(1)?;
         if self.runs[last].first_index() <= index { Some(last) } else { self.search(index) }
+    }
+
+    #[cold]
+    fn get_earlier(&self, index: Index) -> Option<&Entry> {
+        self.runs.get(self.search(index)?)?.at(index)
     }
 
     #[cold]

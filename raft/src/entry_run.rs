@@ -72,6 +72,12 @@ impl EntryRun {
         self.payload
     }
 
+    /// The entry at `index`, not below the first one's.
+    #[inline]
+    pub(crate) fn at(&self, index: Index) -> Option<&Entry> {
+        self.get(self.first.lag_to(index) as usize)
+    }
+
     /// A part, by places in this run.
     ///
     /// # Panics
