@@ -47,8 +47,8 @@ pub enum Aside {
         /// Index of the sender's configuration.
         conf: Index,
     },
-    /// From a replica without a vote that hears of no leader: this entry is committed. Perhaps nobody who may lead knows it.
-    /// The message itself says nothing.
+    /// From a replica that was removed or hears of no leader: may it go? And this entry is committed, which perhaps nobody
+    /// who may lead knows. The message itself says nothing.
     Committed(LogPos),
 }
 

@@ -200,7 +200,8 @@ impl Replica {
         }
         self.note_sender(from.node, &message.message, work.now);
         if let Aside::Committed(pos) = message.aside {
-            self.raft.learn_commit(work.now, pos);
+            // Its message is not for the core: whoever asks may be of a higher term, and nobody is to follow him there.
+            return self.raft.learn_commit(work.now, pos);
         }
         // Contents of snapshots come on their own lane; the message comes with them (`on_received`).
         if matches!(message.message.body, Body::Snap { .. }) {

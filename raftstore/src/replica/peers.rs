@@ -18,7 +18,7 @@ pub(super) const OTHER_BIRTH: &str = "other_birth";
 /// Election timeouts between two events of one replica about members that were created with another spec.
 const BIRTH_QUIET: Tick = 10;
 
-/// Election timeouts without word from a leader after which a replica that does not campaign asks whether it may go.
+/// Election timeouts without word from a leader after which a replica asks whether it may go.
 const FORSAKEN: Tick = 2;
 
 /// Senders remembered whom the replica map does not know.
@@ -185,9 +185,9 @@ impl Replica {
     }
 
     /// This replica has applied its own removal. It still votes and acknowledges, for a member may not know of the
-    /// removal yet and need it; so it waits for the word that it may go, and asks for it. One without a vote that hears of
-    /// no leader asks, too: it may have slept through its removal, and unlike a voter it never campaigns, which would
-    /// be answered with that word.
+    /// removal yet and need it; so it waits for the word that it may go, and asks for it. Whoever hears of no
+    /// leader asks, too: it may have slept through its removal. A voter campaigns, which would be answered with that word,
+    /// but only by those who were voters when it fell asleep; and who has no vote does not.
     ///
     /// With the question goes what it knows to be committed. Where the voters have lost the knowledge that the change is
     /// committed which left them alone, they need the vote of one who is without by that change, and whose log may be
@@ -206,14 +206,14 @@ impl Replica {
         }
     }
 
-    /// When it asks again; never unless it was removed, or is without a vote.
+    /// When it asks again; never while it was not removed and leads or is led.
     pub(super) fn ask_deadline(&self) -> Tick {
-        let record = &self.machine.record;
-        if self.peers.dismissed || record.conf_state.is_voter(self.id) {
+        if self.peers.dismissed || self.leading_now() {
             return Tick::MAX;
         }
         let forsaken = self.peers.led_at + FORSAKEN * self.limits.election_ticks;
-        if record.has_removed(self.id) { self.peers.ask_at } else { self.peers.ask_at.max(forsaken) }
+        let removed = self.machine.record.has_removed(self.id);
+        if removed { self.peers.ask_at } else { self.peers.ask_at.max(forsaken) }
     }
 
     /// What goes with a message.

@@ -242,6 +242,30 @@ fn steps(c: &mut Cluster, n: u64) {
     }
 }
 
+/// Bug: a removed voter stayed on its node for ever, although it knew nodes of the group. Mechanism: it campaigned, and
+/// asked nobody but voters; those who were voters when it fell asleep had all been removed, and the voters of today were
+/// learners then. Fix: whoever hears of no leader asks all members.
+#[test]
+fn a_removed_voter_that_slept_is_told_by_the_learners_of_then() {
+    let mut c = cluster(5, &[1, 2, 3]);
+    lead_at(&mut c, 1);
+    let to = target(&[4, 5], &[]);
+    let _cell = ask(&c, NodeId(1), to.clone());
+    for _ in 0..STEPS {
+        if status(&c, 3).conf_state.learners.len() < 2 {
+            c.step();
+        }
+    }
+    let asleep = status(&c, 3).conf_state;
+    assert!(asleep.learners.len() == 2 && !asleep.is_joint(), "{asleep:?}");
+    c.cut_off.insert(NodeId(3));
+    insist(&mut c, &to);
+    c.ticks(60);
+    c.cut_off.clear();
+    c.ticks(60);
+    expect_members(&mut c, &[4, 5], &[]);
+}
+
 /// Bug: a learner that slept through its removal stayed on its node for ever, and so did a new replica that was given up
 /// before it had applied anything. Mechanism: a removed voter campaigns and is told when it is refused; without a vote
 /// nobody campaigns, and only who had applied his removal asked. Fix: whoever has no vote and hears of no leader asks.
