@@ -139,6 +139,8 @@ mutants! {
     NeverLeaves,
     /// A smaller quorum does not commit what it has.
     NewQuorumNotAsked,
+    /// A new member gets the lowest id above the members', be it that of one who was removed (law 8). In raftstore.
+    ReplicaIdUsedAgain,
 
     // Snapshots.
     /// A snapshot behind the commit index replaces the log (S37).

@@ -55,6 +55,9 @@ each_dies! {
     vote_not_persisted: VoteNotPersisted,
     truncation_ahead_of_durable: TruncateAheadOfDurable,
     lazy_commit_dropped: DropLazyCommit,
+    one_half_commits: OneHalfCommits,
+    changes_in_flight: PendingIgnored,
+    replica_id_used_again: ReplicaIdUsedAgain,
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::error::AdminError;
 use crate::ids::{Incarnation, Index, NodeId, ReplicaId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
 use crate::reconfigure::{Goal, Phase, ReconfigureStatus, Target, WhyAborted};
+use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, FlowState, ProgressStatus, Status,
 };
@@ -320,7 +321,10 @@ impl Replica {
             return self.wait_for_node(node, work);
         };
         self.changing.waiting_since = None;
-        let replica = self.machine.record.next_replica;
+        let replica = match mutant::is(Mutant::ReplicaIdUsedAgain) {
+            true => ReplicaId(self.machine.record.members.iter().map(|m| m.0.0).max().unwrap_or_default() + 1),
+            false => self.machine.record.next_replica,
+        };
         let named = vec![(replica, node, *disk)];
         let learner = ConfChangeSingle::new(ConfChangeType::AddLearnerNode, replica);
         self.propose_simple(Some(learner), ConfContext { named, order: None }, work);

@@ -4,12 +4,15 @@
 //! what is true at the end only (`clients`, `world`). Invariant: a check looks at facts, never at a node's opinion of
 //! itself, except for the commit that a replica says to know.
 
+use super::configs::{Config, Configs};
 use super::facts_log::Pasts;
 use super::node::SimNode;
 use crate::codec::{Digest, ReplicaRecord, SnapshotFrame, decode_messages};
-use crate::env::{GroupOp, Instant, Lane, LogBatch};
+use crate::env::{GroupOp, GroupWrite, Install, Instant, Lane, LogBatch};
+use crate::group_spec::GroupSpec;
 use crate::ids::{GroupId, Index, LogPos, NodeId, ReplicaId, Term};
 use crate::mem::{AppliedCommand, Packet};
+use crate::reconfigure::Target;
 use crate::task::GroupMessage;
 use pontoon_raft::{Append, Body, Entry, EntryKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,16 +20,26 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What is known of one group over all its replicas.
 #[derive(Debug, Default)]
 struct Group {
-    /// Node of each voter.
-    voters: Vec<NodeId>,
+    /// Its members, from entry to entry.
+    configs: Configs,
     /// Who led in which term.
     leaders: BTreeMap<Term, ReplicaId>,
     /// Highest commit that the leader of a term has told.
     leader_commits: BTreeMap<Term, Index>,
-    /// Every entry ever written or sent: contents and the term before it.
-    entries: BTreeMap<(Index, Term), (u64, Option<Term>)>,
+    /// Every entry ever handed to be written, written or sent.
+    entries: BTreeMap<(Index, Term), Seen>,
     /// Committed: at each index the entry's term, and the latest term that had a leader when it was seen as committed.
     committed: BTreeMap<Index, (Term, Term)>,
+}
+
+/// An entry.
+#[derive(Debug)]
+struct Seen {
+    contents: u64,
+    /// The term before it, if known.
+    prev: Option<Term>,
+    /// What its leader's machine had been seen to apply when it came up.
+    applied: Index,
 }
 
 /// All that is known.
@@ -57,8 +70,40 @@ fn ensure(ok: bool, why: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 impl Facts {
-    pub(super) fn add_group(&mut self, group: GroupId, voters: Vec<NodeId>) {
-        self.groups.insert(group, Group { voters, ..Group::default() });
+    pub(super) fn add_group(&mut self, spec: &GroupSpec) {
+        self.groups.insert(spec.id, Group { configs: Configs::born(spec), ..Group::default() });
+    }
+
+    /// The members of a group, as far as its log is known to be committed.
+    pub(super) fn config(&self, group: GroupId) -> Option<&Config> {
+        self.groups.get(&group).and_then(|g| g.configs.last())
+    }
+
+    /// Nodes of its voters to come, and of its learners.
+    pub(super) fn nodes_of(&self, group: GroupId) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
+        self.groups.get(&group).map(|g| g.configs.nodes()).unwrap_or_default()
+    }
+
+    /// Were these the members at some time up to `at`?
+    pub(super) fn had_members(&self, group: GroupId, at: Index, target: &Target) -> bool {
+        self.groups.get(&group).is_some_and(|g| g.configs.had(at, target))
+    }
+
+    /// What came of changes of members, by name.
+    pub(super) fn change_counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = BTreeMap::new();
+        for (name, n) in self.groups.values().flat_map(|g| &g.configs.counts) {
+            *all.entry(*name).or_default() += n;
+        }
+        all
+    }
+
+    pub(super) fn change_count(&self, name: &str) -> u64 {
+        self.groups.values().filter_map(|g| g.configs.counts.get(name)).sum()
+    }
+
+    pub(super) fn node_of(&self, group: GroupId, replica: ReplicaId) -> Option<NodeId> {
+        self.groups.get(&group).and_then(|g| g.configs.node_of(replica))
     }
 
     pub(super) fn end_group(&mut self, group: GroupId) {
@@ -72,32 +117,74 @@ impl Facts {
     /// A batch became durable on a node.
     pub(super) fn on_durable(&mut self, nodes: &Nodes, node: NodeId, batch: &LogBatch) -> Result<(), String> {
         for write in &batch.writes {
+            self.before_write(node, write).map_err(|why| format!("group {}: {why}", write.group))?;
             let news = self.pasts.on_durable(node, self.now, write)?;
+            if let (Some(food), Some(known)) = (news.first_food, self.groups.get_mut(&write.group)) {
+                known.configs.on_fed(write.replica, food);
+            }
             for (prev, entry) in &news.entries {
-                self.on_entry(write.group, entry, Some(*prev))?;
+                self.on_entry(node, write.group, entry, Some(*prev))?;
             }
             for pos in news.committed {
-                self.on_committed(nodes, write.group, pos)?;
+                self.on_committed(nodes, node, write.group, pos)?;
             }
         }
         Ok(())
     }
 
+    /// What a write is about to take out of a log is committed: its membership entries are read before.
+    fn before_write(&mut self, node: NodeId, write: &GroupWrite) -> Result<(), String> {
+        match &write.op {
+            GroupOp::Truncate(upto) => self.read_configs(node, write.group, upto.pos.index),
+            GroupOp::Install { install, .. } => self.on_installed(write.group, install),
+            GroupOp::Create { .. } => {
+                let known = self.groups.entry(write.group).or_default();
+                known.configs.on_born(write.replica, node)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// This replica's log is committed up to `upto`.
+    pub(super) fn read_configs(&mut self, node: NodeId, group: GroupId, upto: Index) -> Result<(), String> {
+        let (Some(past), Some(known)) = (self.pasts.of(node, group), self.groups.get_mut(&group)) else {
+            return Ok(());
+        };
+        known.configs.read(past, upto, &known.leaders)
+    }
+
+    /// A snapshot names the members that the log has at its position.
+    fn on_installed(&mut self, group: GroupId, install: &Install) -> Result<(), String> {
+        let Some(known) = self.groups.get_mut(&group) else { return Ok(()) };
+        if let Some(past) = self.pasts.holder_of(group, install.pos) {
+            known.configs.read(past, install.pos.index, &known.leaders)?;
+        }
+        let Some(config) = known.configs.at(install.pos.index) else { return Ok(()) };
+        ensure(config.is(&install.conf_state), || {
+            format!("a snapshot of {:?} names {:?}, the log {config:?}", install.pos, install.conf_state)
+        })?;
+        self.count("members of a snapshot");
+        Ok(())
+    }
+
     /// Log matching: one index and term, one entry and one past.
-    fn on_entry(&mut self, group: GroupId, entry: &Entry, prev: Option<Term>) -> Result<(), String> {
+    fn on_entry(&mut self, node: NodeId, group: GroupId, entry: &Entry, prev: Option<Term>) -> Result<(), String> {
+        let applied = self.pasts.of(node, group).map(|p| p.applied).unwrap_or_default();
         let known = self.groups.entry(group).or_default();
-        let seen = (contents(entry.kind, &entry.data), prev);
-        let first = known.entries.entry((entry.index, entry.term)).or_insert(seen);
-        let same_past = first.1.is_none() || prev.is_none() || first.1 == prev;
-        let fits = first.0 == seen.0 && same_past;
-        first.1 = first.1.or(prev);
+        let contents = contents(entry.kind, &entry.data);
+        let fresh = || Seen { contents, prev, applied };
+        let first = known.entries.entry((entry.index, entry.term)).or_insert_with(fresh);
+        let same_past = first.prev.is_none() || prev.is_none() || first.prev == prev;
+        let fits = first.contents == contents && same_past;
+        first.prev = first.prev.or(prev);
         ensure(fits, || format!("log matching: group {group} has two entries at {:?}", entry.pos()))?;
+        known.configs.on_entry(entry)?;
         self.count("log matching");
         Ok(())
     }
 
     /// State-machine safety and durability on a quorum, once per index.
-    fn on_committed(&mut self, nodes: &Nodes, group: GroupId, pos: LogPos) -> Result<(), String> {
+    fn on_committed(&mut self, nodes: &Nodes, node: NodeId, group: GroupId, pos: LogPos) -> Result<(), String> {
         let known = self.groups.entry(group).or_default();
         match known.committed.get(&pos.index) {
             Some((term, _)) if *term == pos.term => return Ok(()),
@@ -112,31 +199,37 @@ impl Facts {
                 known.committed.insert(pos.index, (pos.term, newest))
             }
         };
-        self.check_quorum(nodes, group, pos)
+        self.read_configs(node, group, pos.index.prev())?;
+        self.check_quorum(nodes, group, pos)?;
+        self.read_configs(node, group, pos.index)
     }
 
-    /// Committed means durable on a quorum of the voters.
+    /// Committed means durable on a quorum of the configuration in force, of both halves while it is joint.
     pub(super) fn check_quorum(&mut self, nodes: &Nodes, group: GroupId, pos: LogPos) -> Result<(), String> {
         if self.ended.contains(&group) {
             return Ok(());
         }
         self.count("durable on a quorum");
-        let voters = self.groups.get(&group).map(|g| g.voters.clone()).unwrap_or_default();
-        let has = |node: &&NodeId| {
-            let holds =
-                |g: &crate::mem::GroupImage| g.truncated.pos.index >= pos.index || g.term(pos.index) == Some(pos.term);
-            nodes.get(node).and_then(|n| n.durable(group, holds)).unwrap_or(false)
+        let Some(known) = self.groups.get(&group) else { return Ok(()) };
+        let has = |replica| {
+            let holds = |g: &crate::mem::GroupImage| {
+                let kept = g.truncated.pos.index >= pos.index || g.term(pos.index) == Some(pos.term);
+                g.replica == replica && kept
+            };
+            let node = known.configs.node_of(replica).and_then(|node| nodes.get(&node));
+            node.and_then(|n| n.durable(group, holds)).unwrap_or(false)
         };
-        let durable = voters.iter().filter(has).count();
-        ensure(2 * durable > voters.len(), || {
-            format!("group {group}: {pos:?} is committed, but durable on {durable} of {} voters", voters.len())
+        let applied = known.entries.get(&(pos.index, pos.term)).map(|seen| seen.applied).unwrap_or_default();
+        ensure(known.configs.agrees(pos, applied, has), || {
+            let holders: Vec<ReplicaId> = (1..100).map(ReplicaId).filter(|id| has(*id)).collect();
+            format!("group {group}: {pos:?} is committed, but durable on {holders:?} only, of {:?}", known.configs)
         })
     }
 
     /// A machine was given a command: it is committed, and this replica's own write of it is durable (law 1).
     pub(super) fn on_applied(&mut self, nodes: &Nodes, node: NodeId, applied: &AppliedCommand) -> Result<(), String> {
-        let AppliedCommand { group, pos, command, .. } = applied;
-        if self.pasts.of(node, *group).is_some_and(|p| p.buried.is_some()) {
+        let AppliedCommand { group, replica, pos, command } = applied;
+        if self.pasts.of(node, *group).and_then(|p| p.buried).is_some_and(|(_, next)| *replica < next) {
             return Ok(()); // what was under way when the tombstone became durable: nobody will look at it
         }
         let own = nodes.get(&node).and_then(|n| n.durable(*group, |g| g.term(pos.index)));
@@ -147,9 +240,10 @@ impl Facts {
             format!("node {node} applies {pos:?} of group {group}, which a write in flight undoes")
         })?;
         let entry = Entry { term: pos.term, index: pos.index, ..Entry::normal(command.clone()) };
-        self.on_entry(*group, &entry, None)?;
+        self.on_entry(node, *group, &entry, None)?;
         self.count("applied is durable");
-        self.on_committed(nodes, *group, *pos)
+        self.pasts.on_applied(node, *group, pos.index);
+        self.on_committed(nodes, node, *group, *pos)
     }
 
     /// A frame leaves a node.
@@ -245,7 +339,7 @@ impl Facts {
     fn on_append(&mut self, node: &SimNode, m: &GroupMessage, append: &Append) -> Result<(), String> {
         let mut prev = Some(append.prev.term);
         for entry in &append.entries {
-            self.on_entry(m.group, entry, prev)?;
+            self.on_entry(node.id, m.group, entry, prev)?;
             prev = Some(entry.term);
         }
         let term = m.message.term;
@@ -272,6 +366,17 @@ impl Facts {
             && let (false, Ok(status)) = (entries.is_empty(), up.handle.status(group))
         {
             self.pasts.on_handed(node.id, group, entries, status.commit);
+            self.note_first(node.id, group, entries);
+        }
+    }
+
+    /// Entries that nobody has seen before: this node's leader has just made them.
+    fn note_first(&mut self, node: NodeId, group: GroupId, entries: &[Entry]) {
+        let applied = self.pasts.of(node, group).map(|p| p.applied).unwrap_or_default();
+        let known = self.groups.entry(group).or_default();
+        for e in entries {
+            let fresh = || Seen { contents: contents(e.kind, &e.data), prev: None, applied };
+            known.entries.entry((e.index, e.term)).or_insert_with(fresh);
         }
     }
 
@@ -281,6 +386,7 @@ impl Facts {
         node: &SimNode,
         kind_of: &BTreeMap<GroupId, &'static str>,
     ) -> Result<Vec<(GroupId, Index)>, String> {
+        self.pasts.on_crashed(node.id);
         let groups: Vec<_> = node.media.disk.durable(|i| i.groups.iter().map(|(id, g)| (*id, g.clone())).collect());
         let mut least_commits = Vec::new();
         for (group, image) in groups {

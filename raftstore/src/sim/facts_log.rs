@@ -5,8 +5,8 @@
 
 use crate::env::{GroupOp, GroupWrite, Instant};
 use crate::ids::{GroupId, Index, LogPos, NodeId, ReplicaId, Term};
-use pontoon_raft::{Entry, HardState};
-use std::collections::BTreeMap;
+use pontoon_raft::{Entry, EntryKind, HardState};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One replica's durable past.
 #[derive(Clone, Debug, Default)]
@@ -15,12 +15,18 @@ pub(super) struct Past {
     pub(super) votes: BTreeMap<Term, ReplicaId>,
     /// Last durable hard state.
     pub(super) hard_state: HardState,
-    /// A tombstone is durable: since when, and the lowest id that may follow.
+    /// A tombstone is, or was, durable: since when, and the lowest id that may follow.
     pub(super) buried: Option<(Instant, ReplicaId)>,
     /// The log begins behind it.
     pub(super) base: LogPos,
     /// Term of each entry.
     pub(super) terms: BTreeMap<Index, Term>,
+    /// Membership entries of the log; some that were truncated, too.
+    changes: BTreeSet<Index>,
+    /// Highest index that the machine was seen to apply since the node started.
+    pub(super) applied: Index,
+    /// It got entries or a snapshot since its birth.
+    fed: bool,
     /// Everything up to here was looked at as committed.
     pub(super) committed: Index,
     /// Commit that was known when an entry was handed to be written; the entry by index and term.
@@ -34,6 +40,15 @@ pub(super) struct News {
     pub(super) entries: Vec<(Term, Entry)>,
     /// The commit moved over these.
     pub(super) committed: Vec<LogPos>,
+    /// What a newborn replica got first.
+    pub(super) first_food: Option<Food>,
+}
+
+/// What a replica is fed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Food {
+    Entries,
+    Snapshot,
 }
 
 /// All replicas' pasts.
@@ -51,6 +66,24 @@ impl Pasts {
     pub(super) fn on_durable(&mut self, node: NodeId, now: Instant, write: &GroupWrite) -> Result<News, String> {
         let past = self.by_replica.entry((node, write.group)).or_default();
         past.on_durable(now, write).map_err(|why| format!("node {node}, group {}: {why}", write.group))
+    }
+
+    /// A machine was given this.
+    pub(super) fn on_applied(&mut self, node: NodeId, group: GroupId, index: Index) {
+        let past = self.by_replica.entry((node, group)).or_default();
+        past.applied = past.applied.max(index);
+    }
+
+    /// A machine may have lost what it had not flushed, and the replica forgotten a commit that was not worth a write.
+    pub(super) fn on_crashed(&mut self, node: NodeId) {
+        let of_node = self.by_replica.iter_mut().filter(|(key, _)| key.0 == node);
+        of_node.for_each(|(_, past)| past.applied = Index::NONE);
+    }
+
+    /// Somebody whose log has this entry.
+    pub(super) fn holder_of(&self, group: GroupId, pos: LogPos) -> Option<&Past> {
+        let of_group = self.by_replica.iter().filter(|(key, _)| key.1 == group);
+        of_group.map(|(_, past)| past).find(|past| past.term(pos.index) == Some(pos.term))
     }
 
     /// Entries were handed to be written while this commit was known.
@@ -87,20 +120,27 @@ impl Past {
         }
         match &write.op {
             GroupOp::Create { creation, hard_state } => {
-                *self = Past { base: creation.birth, committed: creation.birth.index, ..Past::default() };
+                let (base, buried) = (creation.birth, self.buried);
+                *self = Past { base, committed: base.index, buried, ..Past::default() };
                 self.on_hard_state(*hard_state)?;
             }
             GroupOp::Append { entries, hard_state } => {
                 self.on_entries(entries, &mut news)?;
+                if !entries.is_empty() {
+                    news.first_food = self.feed(Food::Entries);
+                }
                 if let Some(hard_state) = hard_state {
                     self.on_hard_state(*hard_state)?;
                 }
                 self.on_commit(&mut news)?;
+                self.check_pending(entries)?;
             }
             GroupOp::Truncate(upto) => self.truncate(upto.pos)?,
             GroupOp::Install { install, hard_state } => {
                 self.terms.clear();
+                self.changes.clear();
                 self.base = install.pos;
+                news.first_food = self.feed(Food::Snapshot);
                 self.committed = self.committed.max(install.pos.index);
                 self.on_hard_state(*hard_state)?;
             }
@@ -110,6 +150,10 @@ impl Past {
             }
         }
         Ok(news)
+    }
+
+    fn feed(&mut self, food: Food) -> Option<Food> {
+        (!std::mem::replace(&mut self.fed, true)).then_some(food)
     }
 
     fn on_hard_state(&mut self, now: HardState) -> Result<(), String> {
@@ -144,9 +188,13 @@ impl Past {
             }
         }
         drop(self.terms.split_off(&first.index));
+        drop(self.changes.split_off(&first.index));
         for e in entries {
             let prev = self.term(e.index.prev()).ok_or_else(|| format!("a hole before {}", e.index))?;
             self.terms.insert(e.index, e.term);
+            if e.kind != EntryKind::Normal {
+                self.changes.insert(e.index);
+            }
             news.entries.push((prev, e.clone()));
         }
         Ok(())
@@ -160,6 +208,18 @@ impl Past {
         let moved = (self.committed.0 + 1..=commit.0).map(Index);
         news.committed.extend(moved.filter_map(|i| Some(LogPos::new(self.term(i)?, i))));
         self.committed = self.committed.max(commit);
+        Ok(())
+    }
+
+    /// One change at a time: a leader proposes one when it has applied the one before. So whoever has an entry of it
+    /// knows that the one before is committed, and elects by it after a crash.
+    fn check_pending(&self, entries: &[Entry]) -> Result<(), String> {
+        for e in entries.iter().filter(|e| e.kind != EntryKind::Normal) {
+            let before = self.changes.range(..e.index).next_back().copied().unwrap_or_default();
+            if before > self.hard_state.commit.max(self.base.index) {
+                return Err(format!("two changes of members in flight, at {before} and {}", e.index));
+            }
+        }
         Ok(())
     }
 

@@ -56,6 +56,7 @@ impl World {
             Fault::CreateGroup => return self.create_group(),
             Fault::DestroyGroup => return self.destroy_group(),
             Fault::OldDisk | Fault::WipedDisk => return self.exchange(fault),
+            Fault::Reconfigure => return self.change_members(),
             _ if !up => return false,
             Fault::CrashNow => self.crash_if_up(node),
             Fault::CrashAtPoint => {

@@ -1,10 +1,13 @@
 //! Groups that come and go while things go wrong: creations, destructions, and the proof that nothing destroyed comes back.
 //!
 //! Leaves to others: what a creation or a destruction does (`lifecycle`), when one is ordered (`faults`).
-//! Invariant: each voter's node gets the order in a moment of its own, and again after every start until it has answered.
+//! Invariant: each node gets the order in a moment of its own, and again after every start; the end of a group is seen to on
+//! all nodes to the end, for a leader that lives may give birth to a replica where one was destroyed.
 
+use super::node::SimNode;
 use super::world::{What, World};
 use crate::error::{GroupError, LifecycleError};
+use crate::group_spec::GroupSpec;
 use crate::ids::{GroupId, NodeId};
 use crate::testing::{Cell, LifecycleCell};
 use std::collections::BTreeSet;
@@ -13,6 +16,8 @@ use std::time::Duration;
 
 /// Most groups that are created after the beginning.
 const MOST_NEW: u64 = 8;
+/// Between two looks at a node after a group that ended.
+const LOOK: Duration = Duration::from_secs(4);
 /// The first ones live to the end.
 const SPARED: GroupId = GroupId(2);
 
@@ -53,7 +58,8 @@ impl World {
         let id = GroupId(born + 1);
         self.draw_group(id);
         self.clients.add_group(id);
-        self.spread(id, Duration::from_secs(3));
+        let founders = self.founders_of(id);
+        self.spread(id, founders, Duration::from_secs(3));
         true
     }
 
@@ -67,7 +73,8 @@ impl World {
         self.ended.insert(id);
         self.facts.end_group(id);
         self.clients.drop_group(id);
-        self.spread(id, Duration::from_secs(6));
+        let all = self.nodes.keys().copied().collect();
+        self.spread(id, all, Duration::from_secs(6));
         true
     }
 
@@ -76,34 +83,49 @@ impl World {
         self.living().into_iter().filter(|g| *g > SPARED).collect()
     }
 
-    fn spread(&mut self, group: GroupId, within: Duration) {
-        for node in self.voters_of(group) {
+    fn spread(&mut self, group: GroupId, nodes: BTreeSet<NodeId>, within: Duration) {
+        for node in nodes {
             let at = self.soon(within);
             self.put(at, What::Tell(node, group));
         }
     }
 
-    fn voters_of(&self, group: GroupId) -> BTreeSet<NodeId> {
+    fn founders_of(&self, group: GroupId) -> BTreeSet<NodeId> {
         self.specs.iter().find(|s| s.id == group).map(|s| s.voters.clone()).unwrap_or_default()
     }
 
     /// The node is told about all groups that are its business.
     pub(super) fn tell_all(&mut self, node: NodeId) {
-        let own: Vec<GroupId> = self.specs.iter().filter(|s| s.voters.contains(&node)).map(|s| s.id).collect();
+        let concerns = |s: &&GroupSpec| s.voters.contains(&node) || self.ended.contains(&s.id);
+        let own: Vec<GroupId> = self.specs.iter().filter(concerns).map(|s| s.id).collect();
         own.into_iter().for_each(|group| self.tell(node, group));
     }
 
+    /// A moment that was set for telling a node.
+    pub(super) fn on_told(&mut self, node: NodeId, group: GroupId) {
+        self.tell(node, group);
+        if self.ended.contains(&group) {
+            let again = self.soon(LOOK).after(LOOK);
+            self.put(again, What::Tell(node, group));
+        }
+    }
+
     /// The node is told what is to become of its replica of a group.
-    pub(super) fn tell(&mut self, id: NodeId, group: GroupId) {
+    fn tell(&mut self, id: NodeId, group: GroupId) {
         let Some(spec) = self.specs.iter().find(|s| s.id == group) else { return };
         let ended = self.ended.contains(&group);
         let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(up) = node.up.as_mut().filter(|up| up.serving) else { return };
+        let stands = up.handle.status(group).is_ok();
         let errand = match (ended, node.buried.contains(&group)) {
             (false, _) => Errand::Create,
-            (true, false) => Errand::Destroy,
-            (true, true) => Errand::Revive,
+            (true, true) if !stands && spec.voters.contains(&id) => Errand::Revive,
+            (true, true) if !stands => return,
+            (true, _) => Errand::Destroy,
         };
-        let Some(up) = node.up.as_mut().filter(|up| up.serving) else { return };
+        if up.orders.iter().any(|o| o.group == group && o.errand == errand) {
+            return;
+        }
         let slot: Arc<LifecycleCell> = Cell::new(up.power.clone());
         match errand {
             Errand::Create | Errand::Revive => up.handle.create(spec.clone(), slot.clone()),
@@ -136,13 +158,13 @@ impl World {
             (Errand::Destroy, Err(LifecycleError::Group(GroupError::NotFound(_)))) => {
                 self.count("destroyed before they were created");
             }
-            // It is being created: once more.
-            (Errand::Destroy, Err(LifecycleError::BadSpec(_))) => {
-                let at = self.soon(Duration::from_secs(1));
-                self.put(at, What::Tell(id, group));
-            }
             (Errand::Revive, Ok(())) => {
-                self.check(Err(format!("node {id} creates group {group} again, which it has destroyed")));
+                let first = self.specs.iter().find(|s| s.id == group).and_then(|s| s.replica_of(id));
+                let here = self.nodes[&id].media.disk.live(|i| i.groups.get(&group).map(|g| g.replica));
+                if first.is_some() && here == first {
+                    self.check(Err(format!("node {id} creates group {group} again, which it has destroyed")));
+                }
+                self.count("born by a leader where one was destroyed");
             }
             (Errand::Revive, Err(LifecycleError::Group(GroupError::Destroyed(_)))) => {
                 self.count("creations refused by a tombstone");
@@ -159,8 +181,6 @@ impl World {
         node.buried.insert(group);
         let stands = node.media.disk.durable(|i| i.tombstones.contains_key(&group) && !i.groups.contains_key(&group));
         self.check(if stands { Ok(()) } else { Err(format!("node {id}: group {group} is gone without a tombstone")) });
-        let at = self.soon(Duration::from_secs(4));
-        self.put(at, What::Tell(id, group));
     }
 
     /// After a start: a machine shows nothing that the log store does not vouch for (boot.md 6).
@@ -183,19 +203,23 @@ impl World {
     /// At the end: nothing of a group that ended is left, but its tombstones.
     pub(super) fn check_ended(&self) -> Result<(), String> {
         for group in &self.ended {
-            for node in self.voters_of(*group).iter().map(|n| &self.nodes[n]) {
-                let up = node.up.as_ref().ok_or_else(|| format!("node {} is down at the end", node.id))?;
-                if let Ok(status) = up.handle.status(*group) {
-                    return Err(format!("group {group} was destroyed, node {} shows {status:?}", node.id));
-                }
-                if node.media.disk.durable(|i| i.groups.contains_key(group)) {
-                    return Err(format!("group {group} was destroyed, node {} still has its log", node.id));
-                }
-                if node.media.machines.values().flat_map(|m| m.names()).any(|name| name.0 == *group) {
-                    return Err(format!("group {group} was destroyed, node {} still shows its contents", node.id));
-                }
-            }
+            self.nodes.values().try_for_each(|node| has_nothing_of(node, *group))?;
         }
         Ok(())
     }
+}
+
+/// Nothing of a group is on a node, but a tombstone.
+pub(super) fn has_nothing_of(node: &SimNode, group: GroupId) -> Result<(), String> {
+    let up = node.up.as_ref().ok_or_else(|| format!("node {} is down at the end", node.id))?;
+    if let Ok(status) = up.handle.status(group) {
+        return Err(format!("group {group} is to be gone from node {}, which shows {status:?}", node.id));
+    }
+    if node.media.disk.durable(|i| i.groups.contains_key(&group)) {
+        return Err(format!("group {group} is to be gone from node {}, which still has its log", node.id));
+    }
+    if node.media.machines.values().flat_map(|m| m.names()).any(|name| name.0 == group) {
+        return Err(format!("group {group} is to be gone from node {}, which still shows its contents", node.id));
+    }
+    Ok(())
 }

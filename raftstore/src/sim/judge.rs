@@ -5,7 +5,6 @@
 use super::verdict::{Report, Verdict};
 use super::world::World;
 use crate::env::Instant;
-use crate::ids::Index;
 use crate::testing::linearizability::{KvVerdict, check_kv};
 
 /// Steps of the linearizability check for one group of keys.
@@ -14,6 +13,9 @@ const BUDGET: u64 = 30_000_000;
 impl World {
     pub(super) fn judge(&mut self) -> Verdict {
         self.clients.finish();
+        if let Err(why) = self.read_to_the_end() {
+            return Verdict::Violation(why);
+        }
         if let Err(why) = self.check_end() {
             return Verdict::Violation(why);
         }
@@ -32,33 +34,13 @@ impl World {
     /// After healing: everybody runs, every group serves, replicas are equal.
     fn check_end(&self) -> Result<(), String> {
         self.check_ended()?;
+        self.check_callers()?;
         for spec in self.specs.iter().filter(|s| !self.ended.contains(&s.id)) {
             let healed = Instant(1).after(self.swarm.fault_phase);
             if self.clients.last_ack.get(&spec.id).is_none_or(|at| *at < healed) {
                 return Err(format!("group {} acknowledged nothing after everything was healed", spec.id));
             }
-            let mut first = None;
-            for node in &spec.voters {
-                let up = self.nodes[node].serving().ok_or_else(|| format!("node {node} is down at the end"))?;
-                let status = up.handle.status(spec.id).map_err(|e| format!("node {node}: {e}"))?;
-                if let Some(why) = status.quarantined {
-                    return Err(format!("node {node}, group {}: quarantined: {why}", spec.id));
-                }
-                let machine = &self.nodes[node].media.machines[self.kind_of[&spec.id]];
-                let data =
-                    machine.contents(spec.id, status.replica, status.generation).map(|c| c.0).unwrap_or_default();
-                let own = (status.applied, data);
-                if first.get_or_insert_with(|| own.clone()) != &own {
-                    let leader = self.nodes.values().filter_map(|n| n.up.as_ref()?.handle.status(spec.id).ok());
-                    return Err(format!(
-                        "group {}: node {node} stands at {} with other contents than its peers, or elsewhere: {:?}; {:?}",
-                        spec.id,
-                        own.0,
-                        first.map(|f: (Index, _)| f.0),
-                        leader.flat_map(|s| s.followers).collect::<Vec<_>>()
-                    ));
-                }
-            }
+            self.check_members(spec.id)?;
         }
         Ok(())
     }
@@ -91,6 +73,8 @@ impl World {
         self.counts.extend(clients.into_iter().map(|(name, n)| (name.into(), n)));
         let checks = std::mem::take(&mut self.facts.checks);
         self.counts.extend(checks.into_iter().map(|(name, n)| (format!("checked: {name}").into(), n)));
+        let changes = self.facts.change_counts();
+        self.counts.extend(changes.into_iter().map(|(name, n)| (name.into(), n)));
         let committed: usize = self.specs.iter().map(|s| self.facts.committed(s.id)).sum();
         self.counts.insert("entries committed".into(), committed as u64);
         let seconds = self.now.0 as f64 / 1e9;

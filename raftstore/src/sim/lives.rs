@@ -111,6 +111,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.healed = true;
         self.clients.on_heal();
+        self.put(self.now.after(self.swarm.heal_phase / 2), What::GiveUp);
         self.end_exchange();
         self.network.heal();
         self.swarm.write.1 = self.swarm.write.1.min(Duration::from_millis(20)).max(self.swarm.write.0);
@@ -119,6 +120,7 @@ impl World {
             let node = self.nodes.get_mut(&id).expect("nodes are never removed");
             (node.paused, node.hung, node.slow) = (self.now, self.now, (1, self.now));
             node.media.files.make_room();
+            node.media.machines.values().for_each(|m| m.disarm());
             let stopped = node.up.as_ref().is_some_and(|up| {
                 up.power.disarm();
                 up.handle.groups().iter().any(|g| g.quarantined.is_some())

@@ -5,7 +5,9 @@
 //! module constructs, schedules, breaks and checks, it never decides for a node.
 //! Invariant: the same seed gives the same trace hash in any process: no hash order, no wall clock, no address.
 
+mod changes;
 mod clients;
+mod configs;
 mod exchange;
 mod facts;
 mod facts_log;
@@ -14,6 +16,7 @@ mod groups;
 mod judge;
 mod links;
 mod lives;
+mod members;
 mod network;
 mod node;
 mod owed;

@@ -32,6 +32,7 @@ pub enum Fault {
     DestroyGroup,
     OldDisk,
     WipedDisk,
+    Reconfigure,
 }
 
 impl Fault {
@@ -59,6 +60,7 @@ impl Fault {
         (Fault::DestroyGroup, 2),
         (Fault::OldDisk, 2),
         (Fault::WipedDisk, 1),
+        (Fault::Reconfigure, 6),
     ];
 }
 
@@ -95,7 +97,7 @@ pub struct Swarm {
     pub lag: Duration,
     /// Crashes that keep what the page cache held, per mille.
     pub kill: u64,
-    /// What may go wrong.
+    /// What may go wrong. With `Reconfigure` members change at times of their own, too.
     pub faults: Vec<(Fault, u64)>,
     /// Mean time between two faults.
     pub fault_every: Duration,

@@ -4,6 +4,7 @@
 //! Invariant: everything that happens is an entry of the queue, taken in the order (time, number); the first broken
 //! promise ends the world.
 
+use super::changes::Asked;
 use super::clients::{Clients, Outcome, Step};
 use super::exchange::Exchange;
 use super::facts::{Facts, Nodes};
@@ -51,6 +52,10 @@ pub(super) enum What {
     Tell(NodeId, GroupId),
     /// A node learns about a link.
     Link(NodeId, NodeId),
+    /// Other members are asked for.
+    Change,
+    /// Changes of members that have not ended are given up.
+    GiveUp,
     /// Two nodes try to make their link.
     Meet(NodeId, NodeId),
     /// A start tells how far its log is synced.
@@ -83,6 +88,8 @@ pub(super) struct World {
     pub(super) specs: Vec<GroupSpec>,
     /// Groups that were ordered to be destroyed.
     pub(super) ended: BTreeSet<GroupId>,
+    /// Who waits for a change of members.
+    pub(super) asked: Vec<Asked>,
     pub(super) kind_of: BTreeMap<GroupId, &'static str>,
     pub(super) trace: Digest,
     /// By name.
@@ -131,6 +138,7 @@ impl World {
             facts: Facts::default(),
             specs: Vec::new(),
             ended: BTreeSet::new(),
+            asked: Vec::new(),
             kind_of: BTreeMap::new(),
             trace: Digest::default(),
             counts: BTreeMap::new(),
@@ -171,9 +179,10 @@ impl World {
             _ => DURABLE,
         };
         self.kind_of.insert(id, kind);
-        self.facts.add_group(id, nodes.clone());
         let (voters, learners) = (nodes.into_iter().collect(), BTreeSet::new());
-        self.specs.push(GroupSpec { id, kind: kind.to_owned(), voters, learners });
+        let spec = GroupSpec { id, kind: kind.to_owned(), voters, learners };
+        self.facts.add_group(&spec);
+        self.specs.push(spec);
     }
 
     fn begin(&mut self) {
@@ -191,6 +200,9 @@ impl World {
         let first = self.soon(self.swarm.fault_every * 2).after(Duration::from_secs(2));
         self.put(first, What::Fault);
         self.owe_faults();
+        if self.swarm.faults.iter().any(|f| f.0 == Fault::Reconfigure) {
+            self.put(first, What::Change);
+        }
         self.put(Instant(1).after(self.swarm.fault_phase), What::Heal);
     }
 
@@ -255,8 +267,10 @@ impl World {
                 }
             }
             What::Repair => self.network.repair(),
-            What::Tell(node, group) => self.tell(node, group),
+            What::Tell(node, group) => self.on_told(node, group),
             What::Link(node, peer) => self.tell_link(node, peer),
+            What::Change => self.on_change_due(),
+            What::GiveUp => self.give_changes_up(),
             What::Meet(a, b) => self.meet(a, b),
             What::Beacon(node, boot) => self.beacon(node, boot),
             What::Heard(node, boot) => self.heard(node, boot),
@@ -352,6 +366,7 @@ impl World {
         self.check_recovered(id);
         self.check_events(id);
         self.take_answers(id);
+        self.take_words(id);
         let answers = self.clients.collect(id, self.now, &self.nodes);
         for (client, outcome) in answers {
             if let Outcome::Acked(group, pos) = outcome {
