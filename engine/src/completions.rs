@@ -111,8 +111,8 @@ impl<S: StateMachine> Completions<S> {
             Err(ProposeError::Group(GroupError::NotFound(group)))
         };
         match key {
-            Ok(tag) => {
-                let reply = ReplyTo { slot: self.sink.clone(), tag };
+            Ok(key) => {
+                let reply = ReplyTo { slot: self.sink.clone(), tag: key };
                 self.staged.push(Letter { group, command, if_term, reply });
             }
             Err(e) => self.refused.push(Completion { tag, result: Err(e) }),
@@ -142,7 +142,7 @@ impl<S: StateMachine> Completions<S> {
             // Who was given up already gets no second answer.
             let Some(place) = self.flight.remove(key) else { continue };
             match &result {
-                Ok(_) => self.core.meters.on_applied_in_bulk(key >> PLACE_BITS, place.began),
+                Ok(_) => self.core.meters.on_nth_applied(key >> PLACE_BITS, place.began),
                 Err(e) => self.core.meters.on_error(e),
             }
             out.push(Completion { tag: place.tag, result });

@@ -68,13 +68,11 @@ impl Meters {
     }
 
     pub(crate) fn on_applied(&self, began: Instant) {
-        if self.applied.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE) {
-            self.seconds.record(began.elapsed());
-        }
+        self.on_nth_applied(self.applied.fetch_add(1, Ordering::Relaxed), began);
     }
 
-    /// Of many that are numbered by their caller: whether this one's duration is kept.
-    pub(crate) fn on_applied_in_bulk(&self, number: u64, began: Instant) {
+    /// The same for who numbers proposals himself.
+    pub(crate) fn on_nth_applied(&self, number: u64, began: Instant) {
         if number.is_multiple_of(SAMPLE) {
             self.seconds.record(began.elapsed());
         }

@@ -284,6 +284,13 @@ impl Body {
         )
     }
 
+    /// Does none but a leader send this to a member?
+    #[must_use]
+    #[inline]
+    pub fn is_from_leader(&self) -> bool {
+        matches!(self, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. })
+    }
+
     /// Leaves only when everything unstable at the moment of sending is durable (raft-core S6, S7).
     #[must_use]
     #[inline]

@@ -19,7 +19,6 @@ use crate::task::{Aside, Control, GroupMessage, LifecycleMsg, PollerMsg, Snapsho
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use pontoon_raft::Body;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -232,9 +231,7 @@ impl Router {
     /// Nobody here runs a replica of the group: one may be born by what a leader says, never by a vote (law 8).
     pub fn on_unknown(&self, from: PeerIdentity, message: GroupMessage) {
         dropped("unknown_group");
-        let body = &message.message.body;
-        let from_leader = matches!(body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. });
-        let matters = from_leader || message.aside != Aside::Nothing;
+        let matters = message.message.body.is_from_leader() || message.aside != Aside::Nothing;
         if matters && self.mail.lifecycle_backlog() < STRANGER_BACKLOG {
             self.mail.lifecycle(LifecycleMsg::Unknown { from, message: Box::new(message) });
         }

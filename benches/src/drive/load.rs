@@ -359,7 +359,7 @@ impl<M: Driven> Loop<M> {
         let until_due = self.options.open_loop.map(|_| self.next_at.saturating_duration_since(Instant::now()));
         let wait = until_due.filter(|_| self.has_room()).map_or(at_most, |d| d.min(at_most));
         let answered =
-            self.writes.under_way() > 0 && self.writes.poll_ready(&Context::from_waker(&self.waker.clone())).is_ready();
+            self.writes.under_way() > 0 && self.writes.poll_ready(&Context::from_waker(&self.waker)).is_ready();
         if !answered && self.queue.1.is_empty() {
             std::thread::park_timeout(wait);
         }

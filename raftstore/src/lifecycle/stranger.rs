@@ -9,7 +9,6 @@ use crate::env::{Instant, PeerIdentity};
 use crate::group_spec::GroupSpec;
 use crate::ids::{Incarnation, ReplicaId};
 use crate::task::{Aside, GroupMessage, Invitation};
-use pontoon_raft::Body;
 
 /// Births by message whose record is being written.
 const MAX_IN_FLIGHT: usize = 256;
@@ -60,8 +59,7 @@ pub fn judge_stranger(
     if tombstone.is_some_and(|lowest| to < lowest) {
         return Birth::Buried;
     }
-    let from_leader = matches!(message.message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. });
-    if !from_leader || !to.is_valid_member() {
+    if !message.message.body.is_from_leader() || !to.is_valid_member() {
         return Birth::NotByThis;
     }
     let Aside::Invitation(invitation) = &message.aside else { return Birth::Uninvited };

@@ -115,7 +115,7 @@ impl Replica {
     /// An admitted message came from here.
     pub(super) fn note_sender(&mut self, from: NodeId, message: &Message, now: Tick) {
         let replica = message.from;
-        if is_leaders(&message.body) {
+        if message.body.is_from_leader() {
             self.peers.led_at = now;
         }
         if self.leading_now() && !self.peers.heard.contains(&replica) {
@@ -218,7 +218,7 @@ impl Replica {
 
     /// What goes with a message.
     pub(super) fn aside_for(&self, message: &Message) -> Aside {
-        if !is_leaders(&message.body) || self.peers.heard.contains(&message.to) {
+        if !message.body.is_from_leader() || self.peers.heard.contains(&message.to) {
             return Aside::Nothing;
         }
         let member = self.machine.record.members.iter().find(|m| m.0 == message.to);
@@ -229,9 +229,4 @@ impl Replica {
     pub(super) fn leading_now(&self) -> bool {
         self.raft.basic_status().role == StateRole::Leader
     }
-}
-
-/// Does none but a leader send this?
-fn is_leaders(body: &Body) -> bool {
-    matches!(body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. })
 }

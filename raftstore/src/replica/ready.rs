@@ -183,8 +183,8 @@ impl Replica {
                 // is the peer's, and the asker asks again when it learns of the new leader.
                 continue;
             }
-            let leads = matches!(message.body, Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. });
-            let Some(to) = self.destination(message.to).filter(|_| !(work.silent && leads)) else {
+            let silenced = work.silent && message.body.is_from_leader();
+            let Some(to) = self.destination(message.to).filter(|_| !silenced) else {
                 self.not_sent(&message, work);
                 continue;
             };

@@ -5,7 +5,8 @@
 //! something, unless the node that he asked dies.
 
 use super::clients::nobody;
-use super::node::Running;
+use super::node::SimNode;
+use super::swarm::Fault;
 use super::world::{What, World};
 use crate::error::AdminError;
 use crate::ids::{GroupId, Index, NodeId};
@@ -38,15 +39,15 @@ impl World {
         if !self.healed {
             let next = self.soon(Duration::from_secs(3)).after(Duration::from_millis(300));
             self.put(next, What::Change);
-            self.strike(super::swarm::Fault::Reconfigure);
+            self.strike(Fault::Reconfigure);
         }
     }
 
     /// Long after healing: who still catches up, with windows of one entry say, is not waited for. What is past that ends by itself.
     pub(super) fn give_changes_up(&mut self) {
         for group in self.living() {
-            let leads = |up: &&Running| up.handle.status(group).is_ok_and(|s| s.is_leader() && s.reconfigure.is_some());
-            let leader = self.nodes.values().find(|n| n.serving().filter(leads).is_some()).map(|n| n.id);
+            let leads = |n: &&SimNode| n.status(group).is_some_and(|s| s.is_leader() && s.reconfigure.is_some());
+            let leader = self.nodes.values().find(leads).map(|n| n.id);
             let Some((id, up)) = leader.and_then(|id| Some((id, self.nodes[&id].serving()?))) else { continue };
             let _refused_is_fine = up.handle.abort_reconfigure(group, nobody(&up.power));
             self.count("changes given up long after healing");
@@ -87,9 +88,7 @@ impl World {
     /// Mostly who leads.
     fn whom_to_ask(&mut self, group: GroupId) -> Option<NodeId> {
         let serving = self.nodes.values().filter(|n| n.serving().is_some());
-        let leads = |n: &&super::node::SimNode| {
-            n.serving().and_then(|up| up.handle.status(group).ok()).is_some_and(|s| s.is_leader())
-        };
+        let leads = |n: &&SimNode| n.status(group).is_some_and(|s| s.is_leader());
         let all: Vec<NodeId> = serving.clone().map(|n| n.id).collect();
         let leaders: Vec<NodeId> = serving.filter(leads).map(|n| n.id).collect();
         let among = if self.rng.chance(100) { all } else { leaders };

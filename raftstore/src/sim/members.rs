@@ -16,8 +16,7 @@ impl World {
     pub(super) fn read_to_the_end(&mut self) -> Result<(), String> {
         for group in self.living() {
             for node in self.nodes.values() {
-                let status = node.serving().and_then(|up| up.handle.status(group).ok());
-                let applied = status.map(|s| s.applied).unwrap_or_default();
+                let applied = node.status(group).map(|s| s.applied).unwrap_or_default();
                 self.facts.read_configs(node.id, group, applied)?;
             }
         }
@@ -77,6 +76,6 @@ impl World {
 
 /// Did a removed replica sleep there while everybody it knows was replaced? Nobody is left to tell it (docs/membership.md).
 fn is_forsaken(node: &SimNode, group: GroupId, members: &[NodeId]) -> bool {
-    let status = node.serving().and_then(|up| up.handle.status(group).ok());
-    status.is_some_and(|s| s.members.iter().all(|(_, known, _)| *known == node.id || !members.contains(known)))
+    node.status(group)
+        .is_some_and(|s| s.members.iter().all(|(_, known, _)| *known == node.id || !members.contains(known)))
 }

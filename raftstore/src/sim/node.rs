@@ -9,6 +9,7 @@ use super::swarm::Swarm;
 use crate::env::{Clock, Env, GroupOp, Instant, LogStore, MachineKind, PeerIdentity};
 use crate::error::BootError;
 use crate::events::EventStream;
+use crate::group_status::GroupStatus;
 use crate::identity::{Identity, IdentityOptions, Start};
 use crate::ids::{GroupId, NodeId, StoreSeq};
 use crate::mem::{GroupImage, MemClock, MemDisk, MemFiles, MemMachineDisk, MemNet, Persistence, Power};
@@ -267,6 +268,11 @@ impl SimNode {
     /// This start, if it serves.
     pub(super) fn serving(&self) -> Option<&Running> {
         self.up.as_ref().filter(|up| up.serving)
+    }
+
+    /// What this start tells of a group, if it serves.
+    pub(super) fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        self.serving()?.handle.status(group).ok()
     }
 
     /// Looks at a group as every crash would keep it.

@@ -149,6 +149,11 @@ impl Swarm {
             heal_phase: Duration::from_secs(60),
         }
     }
+
+    /// Does this go wrong in that world?
+    pub(super) fn draws(&self, fault: Fault) -> bool {
+        self.faults.iter().any(|f| f.0 == fault)
+    }
 }
 
 /// About two thirds of all faults; at least crashes and a cut.

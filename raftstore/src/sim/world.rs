@@ -170,11 +170,10 @@ impl World {
         while nodes.len() as u64 > self.swarm.voters {
             nodes.remove(self.rng.below(nodes.len() as u64) as usize);
         }
-        let drawn = |fault| self.swarm.faults.iter().any(|f| f.0 == fault);
         let kind = match id {
             // Some faults meet one kind only.
-            GroupId(1) if drawn(Fault::FilesFull) => VOLATILE,
-            GroupId(2) if drawn(Fault::DurableFails) => DURABLE,
+            GroupId(1) if self.swarm.draws(Fault::FilesFull) => VOLATILE,
+            GroupId(2) if self.swarm.draws(Fault::DurableFails) => DURABLE,
             _ if self.rng.chance(self.swarm.volatile) => VOLATILE,
             _ => DURABLE,
         };
@@ -200,7 +199,7 @@ impl World {
         let first = self.soon(self.swarm.fault_every * 2).after(Duration::from_secs(2));
         self.put(first, What::Fault);
         self.owe_faults();
-        if self.swarm.faults.iter().any(|f| f.0 == Fault::Reconfigure) {
+        if self.swarm.draws(Fault::Reconfigure) {
             self.put(first, What::Change);
         }
         self.put(Instant(1).after(self.swarm.fault_phase), What::Heal);
