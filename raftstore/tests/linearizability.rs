@@ -88,14 +88,14 @@ fn random_op(rng: &mut Rng) -> KvOp {
 /// Calls of a real register at random moments, some answers forgotten, some spoilt.
 fn random_history(rng: &mut Rng) -> Vec<KvCall> {
     let mut map = Map::new();
-    let spread = *rng.pick(&[25, 60]);
+    let (spread, known) = (*rng.pick(&[25, 60]), *rng.pick(&[800, 400]));
     let mut history: Vec<KvCall> = (0..2 + rng.below(6))
         .map(|i| {
             let op = random_op(rng);
             let ret = op.apply(&mut map);
             let at = 10 * i + 10;
             let (began, ended) = (at.saturating_sub(rng.below(spread)), at + rng.below(spread));
-            Call { op, began, ended: rng.chance(800).then_some((ended, ret)) }
+            Call { op, began, ended: rng.chance(known).then_some((ended, ret)) }
         })
         .collect();
     if rng.chance(600) {
@@ -133,6 +133,29 @@ fn explainable(history: &[KvCall], placed: &mut Vec<bool>, state: &Map) -> bool 
         placed[i] = false;
     }
     false
+}
+
+#[test]
+fn many_calls_of_unknown_outcome_fit_the_budget() {
+    let unknown = |op| Call { op, began: 0, ended: None };
+    let mut history: Vec<KvCall> = (100..130).map(|v| put(0, v, 0, None)).collect();
+    history.extend([(); 6].map(|()| unknown(KvOp::Append(key(0), Bytes::from_static(b"+")))));
+    history.extend([(); 3].map(|()| unknown(KvOp::Delete(vec![key(0)]))));
+    for round in 1..=20 {
+        let began = 10 * round;
+        history.extend((0..4).map(|writer| put(0, 1_000 + 10 * round + writer, began + writer, Some(began + 8))));
+        history.push(get(0, Some(1_000 + 10 * round + round % 4), began + 9, began + 9));
+    }
+    let value = |v: &'static str| KvRet::Values(vec![(!v.is_empty()).then(|| Bytes::from_static(v.as_bytes()))]);
+    let read = |v, at| Call { op: KvOp::Get(vec![key(0)]), began: at, ended: Some((at, value(v))) };
+    history.extend([read("129++", 300), read("", 301), read("+", 302), read("101+", 303), read("101++", 304)]);
+    assert_eq!(check_kv(&history, BUDGET), KvVerdict::Ok);
+    let append = KvOp::Append(key(0), Bytes::from_static(b"+"));
+    history.push(Call { op: append, began: 400, ended: Some((401, KvRet::Number(1))) });
+    history.push(read("+", 402)); // the second delete's work
+    assert_eq!(check_kv(&history, BUDGET), KvVerdict::Ok);
+    history.extend([read("", 403), read("+", 404), read("", 405)]);
+    assert!(matches!(check_kv(&history, 20 * BUDGET), KvVerdict::Violation { .. }));
 }
 
 #[test]

@@ -3,14 +3,16 @@
 //! A call whose outcome is not known may take effect at any time after it began, or never. Keys that no call names
 //! together are checked apart (locality). What can be moved within an order without harm is tried in one place only:
 //! a call whose answer says that it changed nothing comes as early as it may; of calls alike the one that began and ended
-//! before comes first; a call of unknown outcome is tried after all others, and only where it changes something. Values
-//! that nobody saw count as one value, which makes their writes alike.
+//! before comes first; a call of unknown outcome is tried after all others, and only where it changes something that the
+//! next call shows. Who came to the same state by the same answered calls with fewer of unknown outcome can do all that the
+//! other can, who is given up.
+//! Values that nobody saw count as one value, which makes their writes alike.
 //! Leaves to others: recording histories with times that nobody doubts.
 //! Invariant: `Ok` and `Violation` are proofs; what did not fit into the budget is `Unknown`, never `Ok`.
 
 use super::kv::{KvOp, KvRet, Map};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 
 /// A sequential specification.
@@ -90,6 +92,28 @@ struct Placed<S> {
     forced: bool,
 }
 
+/// A set of calls.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Calls(Box<[u64]>);
+
+impl Calls {
+    fn none(of: usize) -> Calls {
+        Calls(vec![0; of.div_ceil(64)].into())
+    }
+
+    fn has(&self, call: usize) -> bool {
+        self.0[call / 64] & (1 << (call % 64)) != 0
+    }
+
+    fn flip(&mut self, call: usize) {
+        self.0[call / 64] ^= 1 << (call % 64);
+    }
+
+    fn is_part_of(&self, other: &Calls) -> bool {
+        self.0.iter().zip(&other.0).all(|(own, other)| own & !other == 0)
+    }
+}
+
 struct Search<'a, M: Model> {
     model: &'a M,
     history: &'a [Call<M::Op, M::Ret>],
@@ -99,14 +123,16 @@ struct Search<'a, M: Model> {
     prev: Vec<usize>,
     /// Calls with an end that have no place in the order yet.
     left: usize,
-    /// Which calls have a place.
-    placed: Vec<u64>,
+    /// Which calls with an answer have a place.
+    answered: Calls,
+    /// Which calls of unknown outcome have one.
+    guessed: Calls,
     /// For each call the last one alike that began before it, and ended no later.
     alike: Vec<usize>,
     /// The order found so far.
     order: Vec<Placed<M::State>>,
-    /// (placed, state) that were tried already.
-    visited: HashSet<(Vec<u64>, M::State)>,
+    /// What was tried already: by answered calls placed and state, the guessed ones, of which none is part of another.
+    visited: HashMap<(Calls, M::State), Vec<Calls>>,
     /// The longest order met.
     best: Vec<usize>,
 }
@@ -139,10 +165,11 @@ impl<'a, M: Model> Search<'a, M> {
             prev: std::iter::once(NONE).chain(0..n - 1).collect(),
             events,
             left: history.iter().filter(|c| c.ended.is_some()).count(),
-            placed: vec![0; history.len().div_ceil(64)],
+            answered: Calls::none(history.len()),
+            guessed: Calls::none(history.len()),
             alike: alike(history, times.iter().filter(|t| !t.1).map(|t| t.2)),
             order: Vec::new(),
-            visited: HashSet::new(),
+            visited: HashMap::new(),
             best: Vec::new(),
         }
     }
@@ -185,20 +212,20 @@ impl<'a, M: Model> Search<'a, M> {
     fn try_place(&mut self, scan: Scan, state: &M::State) -> Option<M::State> {
         let Event { call, end, .. } = self.events[scan.at];
         let waits_for = self.alike[call];
-        if scan.unknown != (end == NONE) || (waits_for != NONE && !self.has_place(waits_for)) {
+        if scan.unknown != (end == NONE) || (waits_for != NONE && !self.set_of(scan.unknown).has(waits_for)) {
             return None;
         }
         let Call { op, ended, .. } = &self.history[call];
         let mut after = state.clone();
         let answer = self.model.step(&mut after, op);
         let fits = ended.as_ref().map_or(after != *state, |(_, seen)| *seen == answer);
-        if !fits {
+        if !fits || self.is_last_needless(op, &after, &answer) {
             return None;
         }
         let forced = ended.is_some() && self.model.is_pure(op, &answer);
-        self.placed[call / 64] |= 1 << (call % 64);
-        if !forced && !self.visited.insert((self.placed.clone(), after.clone())) {
-            self.placed[call / 64] &= !(1 << (call % 64));
+        self.set_of(scan.unknown).flip(call);
+        if !forced && !self.visit(&after) {
+            self.set_of(scan.unknown).flip(call);
             return None;
         }
         self.order.push(Placed { at: scan.at, before: state.clone(), forced });
@@ -213,8 +240,29 @@ impl<'a, M: Model> Search<'a, M> {
         Some(after)
     }
 
-    fn has_place(&self, call: usize) -> bool {
-        self.placed[call / 64] & (1 << (call % 64)) != 0
+    /// Is the last call in the order one of unknown outcome without which this call does and answers the same?
+    fn is_last_needless(&self, op: &M::Op, after: &M::State, answer: &M::Ret) -> bool {
+        let last = self.order.last().filter(|last| self.events[last.at].end == NONE);
+        last.is_some_and(|last| {
+            let mut without = last.before.clone();
+            self.model.step(&mut without, op) == *answer && without == *after
+        })
+    }
+
+    /// The calls with a place that are of unknown outcome, or those that are not. (Alike calls are of one sort.)
+    fn set_of(&mut self, unknown: bool) -> &mut Calls {
+        if unknown { &mut self.guessed } else { &mut self.answered }
+    }
+
+    /// Is it worth going on from here? Not if the same was tried with the same or fewer calls of unknown outcome.
+    fn visit(&mut self, state: &M::State) -> bool {
+        let tried = self.visited.entry((self.answered.clone(), state.clone())).or_default();
+        if tried.iter().any(|t| t.is_part_of(&self.guessed)) {
+            return false;
+        }
+        tried.retain(|t| !self.guessed.is_part_of(t));
+        tried.push(self.guessed.clone());
+        true
     }
 
     /// Takes back the last call that another might replace.
@@ -230,7 +278,7 @@ impl<'a, M: Model> Search<'a, M> {
 
     fn put_back(&mut self, at: usize) {
         let Event { call, end, .. } = self.events[at];
-        self.placed[call / 64] &= !(1 << (call % 64));
+        self.set_of(end == NONE).flip(call);
         if end != NONE {
             self.link(end);
             self.left += 1;
