@@ -1,4 +1,4 @@
-//! Leadership as the outside sees it: hints, the status copy, transfers and their answers.
+//! Leadership as the outside sees it: hints, the status copy, transfers and their answers; candidates that try again.
 //!
 //! Leaves to others: elections and transfers themselves (the core).
 //! Invariant: the cell's status is what the core said at the end of the replica's last turn.
@@ -21,6 +21,8 @@ const FOLLOWERS_EVERY: Tick = 7;
 pub(super) struct Leading {
     /// As told by the core last.
     soft: SoftState,
+    /// On a candidate: when it tries again.
+    retry_at: Option<Tick>,
     /// Who waits for a transfer: to whom, until when.
     transfer: Option<(NodeId, Tick, Arc<dyn AdminSlot>)>,
     /// On a leader: how the others stand; refreshed every `FOLLOWERS_EVERY` ticks.
@@ -65,6 +67,8 @@ impl Replica {
 
     pub(super) fn on_soft_state(&mut self, soft: SoftState, work: &mut Work) {
         let before = std::mem::replace(&mut self.leading.soft, soft);
+        let stands = soft.role == StateRole::Candidate;
+        self.leading.retry_at = stands.then(|| work.now + self.patience());
         let led = before.role == StateRole::Leader;
         if led != (soft.role == StateRole::Leader) {
             self.changing.on_role(!led, work.now, self.limits.election_ticks);
@@ -90,6 +94,26 @@ impl Replica {
         work.events.push(Event::Leader { group: self.group, node, term: self.raft.basic_status().term });
         if let (Some(node), true) = (node, soft.lead != self.id) {
             self.end_transfer(Ok(AdminDone::Leader(node)));
+        }
+    }
+
+    /// How long a candidate waits for votes. A vote that is split shows within a round; the core would let a whole election
+    /// timeout pass before the next try, and two of three voters split it whenever they draw the same timeout. Here the
+    /// voters take turns by id, so that they do not split it again.
+    fn patience(&self) -> Tick {
+        let before = self.machine.record.conf_state.voters.iter().filter(|voter| **voter < self.id).count();
+        (self.limits.election_ticks / 5).max(1) * (1 + before as u64)
+    }
+
+    pub(super) fn retry_deadline(&self) -> Tick {
+        self.leading.retry_at.unwrap_or(Tick::MAX)
+    }
+
+    /// The vote is split: another try.
+    pub(super) fn stand_again(&mut self, now: Tick) {
+        if self.retry_deadline() <= now {
+            self.leading.retry_at = None;
+            self.raft.campaign(now);
         }
     }
 

@@ -262,6 +262,7 @@ impl Replica {
             return;
         }
         self.raft.tick(work.now);
+        self.stand_again(work.now);
         self.reads.expire(work.now);
         self.proposals.expire(work.now);
         self.expire_transfer(work.now);
@@ -275,7 +276,7 @@ impl Replica {
             return Tick::MAX;
         }
         let own = self.reads.deadline().min(self.proposals.deadline()).min(self.transfer_deadline());
-        let own = own.min(self.changing.deadline()).min(self.ask_deadline());
+        let own = own.min(self.changing.deadline()).min(self.ask_deadline()).min(self.retry_deadline());
         self.raft.next_deadline().min(own)
     }
 

@@ -58,6 +58,22 @@ fn the_first_candidate_leads_without_waiting_for_a_timeout() {
 }
 
 #[test]
+fn a_split_vote_costs_no_election_timeout() {
+    let mut c = Cluster::new(3, Config::default());
+    let groups: Vec<_> = (1..=300).map(GroupId).collect();
+    groups.iter().for_each(|g| c.create(*g));
+    groups.iter().for_each(|g| _ = c.await_leader(*g));
+    c.ticks(20);
+    let gone = c.leader(groups[0]).unwrap();
+    c.cut_off.insert(gone);
+    // The longest election timeout is 19 ticks; two that draw the same, as in some groups here, split the vote. The third
+    // voter waits three times two ticks for votes.
+    c.ticks(19 + 6 + 1);
+    let led = |g: &&GroupId| c.nodes.values().any(|n| n.id != gone && n.handle.status(**g).unwrap().is_leader());
+    assert_eq!(groups.iter().filter(|g| !led(g)).count(), 0);
+}
+
+#[test]
 fn a_follower_names_the_leader() {
     let mut c = three();
     let leader = c.await_leader(GROUP);
