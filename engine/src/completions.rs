@@ -13,8 +13,7 @@ use crate::timer::Alarm;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_raftstore::error::{GroupError, Limit, Lost, ProposeError};
-use pontoon_raftstore::ids::Term;
-use pontoon_raftstore::proposal::{Proposal as Letter, ReplySlot, ReplyTo};
+use pontoon_raftstore::proposal::{Fence, Proposal as Letter, ReplySlot, ReplyTo};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,8 +42,8 @@ type Outcome<R> = Result<Applied<R>, ProposeError>;
 ///
 /// `submit` any number of commands, `flush` hands them in, `collect` takes what has an answer; `wait` blocks a thread and
 /// `ready` suspends a task until there is some. Commands of one group are appended in the order submitted, or refused: like
-/// `Group::try_propose`, it never waits for admission. A command without an answer after `Config::request_timeout` comes back
-/// as `OutcomeUnknown`. Dropping the queue cancels nothing that was flushed.
+/// `Group::try_propose`, it never waits for admission. A command without an answer after `Config::request_timeout` (see
+/// `timeout`) comes back as `OutcomeUnknown`. Dropping the queue cancels nothing that was flushed.
 pub struct Completions<S: StateMachine> {
     /// The engine's inside.
     core: Arc<Core>,
@@ -58,6 +57,8 @@ pub struct Completions<S: StateMachine> {
     flight: Flight,
     /// When the batch that is being staged began.
     now: Instant,
+    /// How long a command may take.
+    limit: Duration,
     /// When to look for deadlines again.
     look_at: Instant,
     /// Wakes the task then.
@@ -76,16 +77,23 @@ impl<S: StateMachine> Completions<S> {
             refused: Vec::new(),
             flight: Flight::default(),
             now,
+            limit: core.config.request_timeout.get(),
             look_at: now + LOOK_EVERY,
             alarm: Alarm::new(&core.timer),
             spare: Vec::new(),
         }
     }
 
+    /// With another time after which commands come back as `OutcomeUnknown`. (It may be a tenth of a second more.)
+    #[must_use]
+    pub fn timeout(self, limit: Duration) -> Completions<S> {
+        Completions { limit, ..self }
+    }
+
     /// Commands that did not come back yet.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        self.flight.len()
+        self.flight.len() + self.refused.len()
     }
 
     /// Adds a command to the next batch. Tags are the caller's and need not differ.
@@ -93,12 +101,12 @@ impl<S: StateMachine> Completions<S> {
         self.stage(group, tag, command.into(), None);
     }
 
-    /// As `submit`, fenced: never appended under another term than `term` (see `Group::try_propose_in`).
-    pub fn submit_in(&mut self, group: &Group<S>, tag: u64, command: impl Into<Bytes>, term: Term) {
-        self.stage(group, tag, command.into(), Some(term));
+    /// As `submit`, in line: see `Fence`.
+    pub fn submit_in(&mut self, group: &Group<S>, tag: u64, command: impl Into<Bytes>, fence: &Fence) {
+        self.stage(group, tag, command.into(), Some(fence.clone()));
     }
 
-    fn stage(&mut self, group: &Group<S>, tag: u64, command: Bytes, if_term: Option<Term>) {
+    fn stage(&mut self, group: &Group<S>, tag: u64, command: Bytes, fence: Option<Fence>) {
         if self.staged.is_empty() {
             self.now = Instant::now();
         }
@@ -113,9 +121,12 @@ impl<S: StateMachine> Completions<S> {
         match key {
             Ok(key) => {
                 let reply = ReplyTo { slot: self.sink.clone(), tag: key };
-                self.staged.push(Letter { group, command, if_term, reply });
+                self.staged.push(Letter { group, command, fence, reply });
             }
-            Err(e) => self.refused.push(Completion { tag, result: Err(e) }),
+            Err(e) => {
+                fence.iter().for_each(Fence::shut);
+                self.refused.push(Completion { tag, result: Err(e) });
+            }
         }
         if self.staged.len() == BATCH {
             self.flush();
@@ -158,7 +169,7 @@ impl<S: StateMachine> Completions<S> {
             return;
         }
         self.look_at = now + LOOK_EVERY;
-        let limit = self.core.config.request_timeout.get();
+        let limit = self.limit;
         for place in self.flight.remove_late(|began| now.saturating_duration_since(began) >= limit) {
             let error = ProposeError::OutcomeUnknown { why: Lost::Timeout, at: None };
             self.core.meters.on_error(&error);

@@ -13,8 +13,8 @@ use crate::timer::sleep_until;
 use bytes::Bytes;
 use pontoon_raftstore::error::{AdminError, GroupError, ProposeError, ReadError};
 use pontoon_raftstore::group_status::GroupStatus;
-use pontoon_raftstore::ids::{GroupId, Index, LogPos, NodeId, Term};
-use pontoon_raftstore::proposal::{AdminDone, AdminSlot};
+use pontoon_raftstore::ids::{GroupId, Index, LogPos, NodeId};
+use pontoon_raftstore::proposal::{AdminDone, AdminSlot, Fence};
 use pontoon_raftstore::reconfigure::Target;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -69,13 +69,17 @@ impl<S: StateMachine> Group<S> {
         Proposal::new(&self.core, self.id, command.into(), None, false).refused()
     }
 
-    /// Like `try_propose`, fenced: never appended under another term than `term`. What is proposed in one term takes
-    /// effect in the order of the calls, or is refused from some call on: a term that was lost is never led again.
+    /// Like `try_propose`, in line: what one thread hands in with the same fence takes effect in the order of the calls,
+    /// or is refused from some call on.
     ///
     /// # Errors
-    /// As `try_propose`, and `Fenced` (at the door, or from the proposal).
-    pub fn try_propose_in(&self, command: impl Into<Bytes>, term: Term) -> Result<Proposal<S::Response>, ProposeError> {
-        Proposal::new(&self.core, self.id, command.into(), Some(term), false).refused()
+    /// As `try_propose`, `Fenced` and `Behind` (at the door, or from the proposal).
+    pub fn try_propose_in(
+        &self,
+        command: impl Into<Bytes>,
+        fence: &Fence,
+    ) -> Result<Proposal<S::Response>, ProposeError> {
+        Proposal::new(&self.core, self.id, command.into(), Some(fence.clone()), false).refused()
     }
 
     /// A view that keeps what `mode` promises, on any replica. The read itself runs on the caller's thread.

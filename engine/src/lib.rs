@@ -51,6 +51,7 @@ pub use pontoon_raftstore::env::LinkState;
 pub use pontoon_raftstore::group_spec::GroupSpec;
 pub use pontoon_raftstore::group_status::{FollowerStatus, GroupStatus};
 pub use pontoon_raftstore::ids::{ClusterId, Generation, GroupId, Incarnation, Index, LogPos, NodeId, ReplicaId, Term};
+pub use pontoon_raftstore::proposal::Fence;
 pub use pontoon_raftstore::reconfigure::{Phase, ReconfigureStatus, Target};
 pub use proposal::{Applied, Proposal};
 pub use read::{Read, ReadView};

@@ -93,7 +93,7 @@ impl Meters {
             ProposeError::Overloaded(Limit::DiskFull) => 2,
             ProposeError::Overloaded(_) => 1,
             ProposeError::Transferring { .. } => 3,
-            ProposeError::Fenced { .. } => 5,
+            ProposeError::Fenced { .. } | ProposeError::Behind => 5,
             ProposeError::Group(GroupError::ShuttingDown) => 7,
             ProposeError::Group(_) => 6,
             _ => 4,

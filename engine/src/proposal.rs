@@ -9,8 +9,8 @@ use crate::oneshot::Oneshot;
 use crate::timer::Alarm;
 use bytes::Bytes;
 use pontoon_raftstore::error::{Lost, ProposeError};
-use pontoon_raftstore::ids::{GroupId, LogPos, Term};
-use pontoon_raftstore::proposal::{Proposal as Letter, ReplySlot, ReplyTo};
+use pontoon_raftstore::ids::{GroupId, LogPos};
+use pontoon_raftstore::proposal::{Fence, Proposal as Letter, ReplySlot, ReplyTo};
 use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
@@ -80,8 +80,8 @@ pub struct Proposal<R> {
     group: GroupId,
     /// Kept while it may have to be handed in again.
     command: Bytes,
-    /// Refuse under another term.
-    if_term: Option<Term>,
+    /// What it must stay in line with.
+    fence: Option<Fence>,
     /// Wait for admission?
     patient: bool,
     /// When it was made.
@@ -111,7 +111,7 @@ impl<R: Send + 'static> Proposal<R> {
         core: &Arc<Core>,
         group: GroupId,
         command: Bytes,
-        if_term: Option<Term>,
+        fence: Option<Fence>,
         patient: bool,
     ) -> Proposal<R> {
         let began = Instant::now();
@@ -119,7 +119,7 @@ impl<R: Send + 'static> Proposal<R> {
             core: Arc::clone(core),
             group,
             command,
-            if_term,
+            fence,
             patient,
             began,
             deadline: began + core.config.request_timeout.get(),
@@ -150,7 +150,8 @@ impl<R: Send + 'static> Proposal<R> {
     fn hand_in(&mut self) {
         let slot = Slot::new(&self.core.pending);
         let reply = ReplyTo::only(slot.clone());
-        let letter = Letter { group: self.group, command: self.command.clone(), if_term: self.if_term, reply };
+        let (command, fence) = (self.command.clone(), self.fence.clone());
+        let letter = Letter { group: self.group, command, fence, reply };
         self.state = match self.core.propose(letter) {
             Ok(()) => State::Answer(slot),
             Err(error) => {

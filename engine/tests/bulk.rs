@@ -6,7 +6,7 @@ mod common;
 use common::{Cluster, hard, kv, put, quick, set};
 use pontoon::config::Span;
 use pontoon::kv::KvMachine;
-use pontoon::{Builder, Completion, Completions, GroupError, GroupId, Lost, NodeId, ProposeError, Read};
+use pontoon::{Builder, Completion, Completions, Fence, GroupError, GroupId, Lost, NodeId, ProposeError, Read};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -72,12 +72,18 @@ async fn what_is_refused_comes_back_too_and_was_never_appended() {
     // Fenced: the term is over.
     let term = elsewhere.status().term;
     let mut queue = cluster.engines[&leader].completions::<KvMachine>();
-    queue.submit_in(&elsewhere, 4, set("a", "2"), term.next());
-    queue.submit_in(&elsewhere, 5, set("a", "3"), term);
+    let (later, now) = (Fence::new(term.next()), Fence::new(term));
+    queue.submit_in(&elsewhere, 4, set("a", "2"), &later);
+    queue.submit_in(&elsewhere, 5, set("a", "3"), &now);
+    // Behind one that the door refused.
+    queue.submit_in(&elsewhere, 6, bytes::Bytes::new(), &now);
+    queue.submit_in(&elsewhere, 7, set("a", "4"), &now);
+    queue.submit(&elsewhere, 8, set("a", "5"));
     let done = all(&mut queue).await;
     let of = |tag| done.iter().find(|c| c.tag == tag).unwrap().result.clone();
     assert!(matches!(of(4), Err(ProposeError::Fenced { now }) if now == term), "{done:?}");
-    assert!(of(5).is_ok(), "{done:?}");
+    assert!(of(5).is_ok() && of(8).is_ok(), "{done:?}");
+    assert_eq!((of(6), of(7)), (Err(ProposeError::Empty), Err(ProposeError::Behind)));
     cluster.stop_all().await;
 }
 

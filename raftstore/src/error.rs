@@ -93,6 +93,9 @@ pub enum ProposeError {
         /// Current term.
         now: Term,
     },
+    /// Not appended: one before it, under the same fence, was not.
+    #[error("a command before this one was refused")]
+    Behind,
     /// Not appended.
     #[error(transparent)]
     Group(#[from] GroupError),

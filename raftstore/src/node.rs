@@ -14,7 +14,7 @@ use crate::events::EventStream;
 use crate::group_spec::GroupSpec;
 use crate::group_status::GroupStatus;
 use crate::health::HealthReport;
-use crate::ids::{GroupId, NodeId, PollerId, Term};
+use crate::ids::{GroupId, NodeId, PollerId};
 use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::lifecycle::Lifecycle;
@@ -22,7 +22,7 @@ use crate::log_reader::LogReader;
 use crate::log_writer::{LogWriter, SharedLog};
 use crate::mail::Inboxes;
 use crate::poller::{Poller, PollerParts};
-use crate::proposal::{AdminSlot, Proposal, ReadRequest};
+use crate::proposal::{AdminSlot, Fence, Proposal, ReadRequest};
 use crate::reconfigure::Target;
 use crate::router::{GroupCell, Route, Router};
 use crate::snapshotter::Snapshotter;
@@ -141,8 +141,9 @@ impl NodeHandle {
     /// Hands a command in. `Err`: refused at the door, nothing was appended and the slot is not answered.
     /// `Ok`: the slot is answered exactly once.
     pub fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
-        let home = self.door(proposal.group, proposal.if_term)?;
-        self.admit(&proposal)?;
+        let fence = proposal.fence.clone();
+        let home = self.door(proposal.group, fence.as_ref()).and_then(|home| self.admit(&proposal).map(|()| home));
+        let home = home.inspect_err(|_| fence.iter().for_each(Fence::shut))?;
         self.router.mail().poller(home, PollerMsg::Propose(proposal));
         Ok(())
     }
@@ -155,10 +156,10 @@ impl NodeHandle {
         let mut letters: Vec<Vec<Proposal>> = (0..mail.pollers()).map(|_| Vec::with_capacity(share)).collect();
         let mut seen = None;
         for proposal in proposals {
-            let asked = (proposal.group, proposal.if_term);
+            let asked = (proposal.group, proposal.fence.clone());
             let door = match seen.take() {
                 Some((same, door)) if same == asked => door,
-                _ => self.door(proposal.group, proposal.if_term),
+                _ => self.door(proposal.group, proposal.fence.as_ref()),
             };
             match door.clone().and_then(|home| self.admit(&proposal).map(|()| home)) {
                 Ok(home) => {
@@ -168,7 +169,13 @@ impl NodeHandle {
                         mail.poller(home, PollerMsg::ProposeAll(std::mem::take(letter)));
                     }
                 }
-                Err(e) => proposal.reply.fail(e),
+                Err(e) => {
+                    proposal.reply.fail(e);
+                    if let Some(fence) = proposal.fence {
+                        fence.shut();
+                        continue; // the door is another now
+                    }
+                }
             }
             seen = Some((asked, door));
         }
@@ -178,7 +185,7 @@ impl NodeHandle {
     }
 
     /// Where the group's commands go, if it takes any.
-    fn door(&self, group: GroupId, if_term: Option<Term>) -> Result<PollerId, ProposeError> {
+    fn door(&self, group: GroupId, fence: Option<&Fence>) -> Result<PollerId, ProposeError> {
         let cell = self.serving(group)?;
         if self.router.health().is_disk_full() {
             return Err(ProposeError::Overloaded(Limit::DiskFull));
@@ -186,7 +193,7 @@ impl NodeHandle {
         if self.router.health().is_log_full() {
             return Err(ProposeError::Overloaded(Limit::Wal));
         }
-        cell.with_status(|s| may_propose(s, if_term))?;
+        cell.with_status(|s| may_propose(s, fence))?;
         Ok(cell.poller)
     }
 
@@ -338,15 +345,12 @@ impl NodeHandle {
 }
 
 /// The door's view of leadership; the poller asks again.
-fn may_propose(status: &GroupStatus, if_term: Option<Term>) -> Result<(), ProposeError> {
+fn may_propose(status: &GroupStatus, fence: Option<&Fence>) -> Result<(), ProposeError> {
     if !status.is_leader() {
         return Err(ProposeError::NotLeader { leader: status.leader });
     }
     if let Some(to) = status.transferring {
         return Err(ProposeError::Transferring { to });
     }
-    match if_term {
-        Some(term) if term != status.term => Err(ProposeError::Fenced { now: status.term }),
-        _ => Ok(()),
-    }
+    fence.map_or(Ok(()), |fence| fence.at_door(status.term))
 }

@@ -191,7 +191,8 @@ impl Poller {
             Some(place) => self.with(place, |r, work| r.on_propose(proposal, work)),
             None => {
                 self.work.budget.give_back(proposal.cost());
-                proposal.reply.fail(ProposeError::Group(self.why_not_here(proposal.group)));
+                let why = self.why_not_here(proposal.group);
+                proposal.refuse(ProposeError::Group(why));
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::ids::{GroupId, Index, LogPos, NodeId, Term};
 use bytes::Bytes;
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an entry, message or read weighs beside its payload. Bytes.
 pub const ITEM_OVERHEAD: u64 = 128;
@@ -73,14 +74,73 @@ pub enum AdminDone {
     Aborted,
 }
 
+/// Keeps commands of one group in line: what is handed in with the same fence is appended in one term and in that order, or
+/// refused from some command on. A term alone does not do it: within one, a command may be refused (overload, a transfer)
+/// and the next one not.
+#[derive(Clone, Debug)]
+pub struct Fence(Arc<FenceState>);
+
+#[derive(Debug)]
+struct FenceState {
+    /// Appended under no other.
+    term: Term,
+    /// One was refused at the door. (What is behind the door was handed in before it.)
+    shut: AtomicBool,
+    /// One was refused behind it.
+    broken: AtomicBool,
+}
+
+impl PartialEq for Fence {
+    fn eq(&self, other: &Fence) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Fence {
+    /// For commands that are to be appended in this term.
+    #[must_use]
+    pub fn new(term: Term) -> Fence {
+        Fence(Arc::new(FenceState { term, shut: AtomicBool::new(false), broken: AtomicBool::new(false) }))
+    }
+
+    /// The term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.0.term
+    }
+
+    /// Is there a reason to refuse at the door?
+    pub(crate) fn at_door(&self, now: Term) -> Result<(), ProposeError> {
+        if self.0.shut.load(Ordering::Relaxed) { Err(ProposeError::Behind) } else { self.behind_door(now) }
+    }
+
+    /// Nothing more is taken at the door.
+    pub fn shut(&self) {
+        self.0.shut.store(true, Ordering::Relaxed);
+    }
+
+    /// Is there a reason to refuse at the poller? (Which meets the commands in order, and is the only one to break it.)
+    pub(crate) fn behind_door(&self, now: Term) -> Result<(), ProposeError> {
+        match self.0.term == now {
+            _ if self.0.broken.load(Ordering::Relaxed) => Err(ProposeError::Behind),
+            true => Ok(()),
+            false => Err(ProposeError::Fenced { now }),
+        }
+    }
+
+    pub(crate) fn break_off(&self) {
+        self.0.broken.store(true, Ordering::Relaxed);
+    }
+}
+
 /// One command.
 pub struct Proposal {
     /// The group.
     pub group: GroupId,
     /// The command; one `Bytes` from here to socket, log and machine.
     pub command: Bytes,
-    /// Refuse under another term.
-    pub if_term: Option<Term>,
+    /// What it must stay in line with.
+    pub fence: Option<Fence>,
     /// Where the answer goes.
     pub reply: ReplyTo,
 }
@@ -94,6 +154,12 @@ pub struct ReadRequest {
 }
 
 impl Proposal {
+    /// Refuses it behind the door: nothing was appended, nor will be what is in line behind it.
+    pub(crate) fn refuse(self, error: ProposeError) {
+        self.fence.iter().for_each(Fence::break_off);
+        self.reply.fail(error);
+    }
+
     /// What it weighs in the node's budget, from the door until it is appended or refused.
     #[must_use]
     pub fn cost(&self) -> u64 {

@@ -171,7 +171,7 @@ impl Replica {
             None => self.proposals.stage(proposal),
             Some(e) => {
                 work.budget.give_back(proposal.cost());
-                proposal.reply.fail(ProposeError::Group(e));
+                proposal.refuse(ProposeError::Group(e));
             }
         }
     }

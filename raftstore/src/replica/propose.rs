@@ -9,7 +9,7 @@ use super::{Replica, Work};
 use crate::budget::Budget;
 use crate::error::{Limit, Lost, ProposeError};
 use crate::ids::{Index, LogPos, Term, Tick};
-use crate::proposal::{ITEM_OVERHEAD, Proposal, ReplyTo};
+use crate::proposal::{Fence, ITEM_OVERHEAD, Proposal, ReplyTo};
 use bytes::Bytes;
 use pontoon_raft::{Entries, ReplicaId, StateRole};
 use std::collections::VecDeque;
@@ -25,8 +25,8 @@ struct Waiting {
 #[derive(Default)]
 struct Run {
     commands: Vec<Bytes>,
-    /// Bytes of each command, and who waits.
-    replies: Vec<(u64, ReplyTo)>,
+    /// Bytes of each command, who waits, and what it stays in line with.
+    replies: Vec<(u64, ReplyTo, Option<Fence>)>,
     bytes: u64,
 }
 
@@ -39,7 +39,7 @@ impl Run {
         let bytes = proposal.command.len() as u64;
         self.bytes += bytes;
         self.commands.push(proposal.command);
-        self.replies.push((bytes, proposal.reply));
+        self.replies.push((bytes, proposal.reply, proposal.fence));
     }
 }
 
@@ -124,7 +124,7 @@ impl PendingProposals {
     pub(super) fn fail_staged(&mut self, error: &ProposeError, budget: &Budget) {
         for proposal in self.staged.drain(..) {
             budget.give_back(proposal.cost());
-            proposal.reply.fail(error.clone());
+            proposal.refuse(error.clone());
         }
     }
 
@@ -151,8 +151,8 @@ impl Replica {
         let term = self.raft.basic_status().term;
         let mut run = Run::with_capacity(staged.len());
         for p in staged.drain(..) {
-            if p.if_term.is_some_and(|asked| asked != term) {
-                p.reply.fail(ProposeError::Fenced { now: term });
+            if let Some(Err(error)) = p.fence.as_ref().map(|fence| fence.behind_door(term)) {
+                p.refuse(error);
                 continue;
             }
             // The core lets any first run in, however large: one is never above the group's limit.
@@ -174,7 +174,11 @@ impl Replica {
         }
         // Together they are over the limit of uncommitted bytes: as many as fit.
         for (command, reply) in run.commands.into_iter().zip(run.replies) {
-            let bytes = reply.0;
+            let (bytes, term) = (reply.0, self.raft.basic_status().term);
+            if let Some(Err(error)) = reply.2.as_ref().map(|fence| fence.behind_door(term)) {
+                reply.1.fail(error);
+                continue;
+            }
             self.append_all(Run { commands: vec![command], replies: vec![reply], bytes }, work);
         }
     }
@@ -184,7 +188,7 @@ impl Replica {
         match self.raft.propose_batch(work.now, commands) {
             Ok(Some(first)) => {
                 work.tally.proposed += replies.len() as u64;
-                for (n, (bytes, reply)) in (0..).zip(replies) {
+                for (n, (bytes, reply, _)) in (0..).zip(replies) {
                     let pos = LogPos::new(first.term, first.index.plus(n));
                     self.proposals.push(pos, bytes + ITEM_OVERHEAD, reply);
                 }
@@ -192,7 +196,10 @@ impl Replica {
             _ => {
                 work.tally.refused += replies.len() as u64;
                 let why = self.refuses_all().unwrap_or(ProposeError::Overloaded(Limit::GroupInflight));
-                replies.into_iter().for_each(|(_, reply)| reply.fail(why.clone()));
+                for (_, reply, fence) in replies {
+                    fence.iter().for_each(Fence::break_off);
+                    reply.fail(why.clone());
+                }
             }
         }
     }

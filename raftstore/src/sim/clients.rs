@@ -186,7 +186,7 @@ impl Clients {
             return (!refused).then(|| pending(Waiting::Read(slot)));
         }
         let slot: Arc<KvSlot> = Cell::new(up.power.clone());
-        let proposal = Proposal { group, command: op.encode(), if_term: None, reply: ReplyTo::only(slot.clone()) };
+        let proposal = Proposal { group, command: op.encode(), fence: None, reply: ReplyTo::only(slot.clone()) };
         match up.handle.propose(proposal) {
             Ok(()) => {
                 self.leaders.insert(group, id);

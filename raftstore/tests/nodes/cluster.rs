@@ -12,7 +12,7 @@ use pontoon_raftstore::group_spec::GroupSpec;
 use pontoon_raftstore::ids::{BootEpoch, GroupId, Incarnation, Index, LogPos, NodeId};
 use pontoon_raftstore::mem::{MemClock, MemDisk, MemFiles, MemMachineDisk, MemNet, Persistence, Power};
 use pontoon_raftstore::node::{NodeHandle, NodeInputs, NodeParts, boot};
-use pontoon_raftstore::proposal::{Proposal, ReadRequest, ReplyTo};
+use pontoon_raftstore::proposal::{Fence, Proposal, ReadRequest, ReplyTo};
 use pontoon_raftstore::router::Router;
 use pontoon_raftstore::testing::{AdminCell, Cell, KvOp, KvRet, KvSlot, LifecycleCell, ReadCell, Rng};
 use pontoon_raftstore::turn::Active;
@@ -205,12 +205,22 @@ impl Cluster {
     }
 
     pub fn propose(&self, at: NodeId, group: GroupId, op: &KvOp) -> Result<Arc<KvSlot>, ProposeError> {
+        self.propose_in(at, group, op, None)
+    }
+
+    pub fn propose_in(
+        &self,
+        at: NodeId,
+        group: GroupId,
+        op: &KvOp,
+        fence: Option<&Fence>,
+    ) -> Result<Arc<KvSlot>, ProposeError> {
         let node = &self.nodes[&at];
         let slot: Arc<KvSlot> = Cell::new(node.power.clone());
         node.handle.propose(Proposal {
             group,
             command: op.encode(),
-            if_term: None,
+            fence: fence.cloned(),
             reply: ReplyTo::only(slot.clone()),
         })?;
         Ok(slot)

@@ -16,7 +16,7 @@ use pontoon_raftstore::events::Event;
 use pontoon_raftstore::group_spec::{BIRTH, GroupSpec};
 use pontoon_raftstore::ids::{GroupId, NodeId};
 use pontoon_raftstore::mem::{MachineFault, WriteFault};
-use pontoon_raftstore::proposal::AdminDone;
+use pontoon_raftstore::proposal::{AdminDone, Fence};
 use pontoon_raftstore::testing::{KvOp, KvRet};
 use pontoon_raftstore::turn::Active;
 use std::collections::BTreeSet;
@@ -236,6 +236,34 @@ fn over_the_groups_limit_is_overloaded_and_never_appended() {
     assert!(refused.iter().all(|e| *e == ProposeError::Overloaded(Limit::GroupInflight)), "{refused:?}");
     let huge = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 2 << 10]))]);
     assert!(matches!(c.propose(leader, GROUP, &huge), Err(ProposeError::TooLarge(..))));
+}
+
+#[test]
+fn behind_a_refused_command_nothing_of_its_line_is_appended() {
+    let config = Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, ..Config::default() };
+    let mut c = Cluster::new(3, config);
+    c.create(GROUP);
+    let leader = c.await_leader(GROUP);
+    c.ticks(3);
+    c.cut_off.extend(others(&c, leader));
+    let line = Fence::new(c.nodes[&leader].handle.status(GROUP).unwrap().term);
+    let large = KvOp::Put(vec![(Bytes::from_static(b"large"), Bytes::from(vec![b'x'; 900]))]);
+    let first: Vec<_> = (0..6).map(|_| c.propose_in(leader, GROUP, &large, Some(&line)).unwrap()).collect();
+    // Small enough to be appended, but for the line.
+    let behind = c.propose_in(leader, GROUP, &put("small", "1"), Some(&line)).unwrap();
+    let apart = c.propose(leader, GROUP, &put("apart", "1")).unwrap();
+    c.settle();
+    let ends: Vec<_> = first.iter().map(|s| s.take()).collect();
+    assert!(ends[..4].iter().all(Option::is_none), "{ends:?}");
+    assert_eq!(ends[4], Some(Err(ProposeError::Overloaded(Limit::GroupInflight))));
+    assert_eq!((&ends[5], behind.take()), (&Some(Err(ProposeError::Behind)), Some(Err(ProposeError::Behind))));
+    c.cut_off.clear();
+    c.ticks(3);
+    assert!(first[..4].iter().chain([&apart]).all(|s| s.take().unwrap().is_ok()));
+    // There is room again, in the same term.
+    let later = c.propose_in(leader, GROUP, &put("small", "2"), Some(&line));
+    assert_eq!(later.unwrap_err(), ProposeError::Behind);
+    assert!(c.propose(leader, GROUP, &put("small", "3")).is_ok());
 }
 
 #[test]

@@ -131,12 +131,7 @@ fn read(handle: &NodeHandle) -> Result<Index, ReadError> {
 fn put(handle: &NodeHandle, power: &Arc<Power>, size: usize) -> Result<Arc<KvSlot>, ProposeError> {
     let slot: Arc<KvSlot> = Cell::new(power.clone());
     let op = KvOp::Put(vec![(Bytes::from_static(b"k"), Bytes::from(vec![0; size]))]);
-    handle.propose(Proposal {
-        group: GROUP,
-        command: op.encode(),
-        if_term: None,
-        reply: ReplyTo::only(slot.clone()),
-    })?;
+    handle.propose(Proposal { group: GROUP, command: op.encode(), fence: None, reply: ReplyTo::only(slot.clone()) })?;
     Ok(slot)
 }
 
