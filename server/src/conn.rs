@@ -1,29 +1,30 @@
 //! One client connection: pipelines in, answers in order out.
 //!
-//! What has arrived is one pipeline: its commands are dealt to lanes, one per group; lanes run at once, answers are put
-//! back in order. Leaves to others: the order within a group (`lane`), sockets' acceptance (`run::serve`).
+//! What has arrived is one pipeline: its commands are dealt to lanes, one per group; answers are put back in order.
+//! Leaves to others: running lanes at once (`lanes`), the order within a group (`lane`), sockets' acceptance (`run::serve`).
 //! Invariant: a connection holds at most `PIPELINE` parsed commands and their answers.
 
 use crate::cmd::{Command, ConnectionOp, ServerOp, parse};
-use crate::lane::{KeyCommand, Lane};
+use crate::lane::KeyCommand;
+use crate::lanes::{Dealt, Lanes};
 use crate::node::ServerNode;
 use crate::resp::{Limits, Protocol, Reply, RequestParser};
 use crate::{routes, server_info, topology};
 use bytes::{Bytes, BytesMut};
 use pontoon::GroupId;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 /// Most commands taken at once.
 const PIPELINE: usize = 4096;
 
 struct Connection {
     node: Arc<ServerNode>,
+    lanes: Lanes,
     id: u64,
     protocol: Protocol,
     read_only: bool,
@@ -36,15 +37,14 @@ struct Connection {
 struct Pipeline {
     /// In order; `None` while a lane works on it. The protocol that was spoken when it was asked.
     answers: Vec<(Option<Reply>, Option<Protocol>)>,
-    lanes: BTreeMap<GroupId, Vec<(usize, KeyCommand)>>,
+    lanes: Dealt,
 }
 
 /// Serves until the client leaves, misbehaves, or says QUIT.
 pub(crate) async fn serve(mut stream: TcpStream, node: Arc<ServerNode>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let id = node.next_connection();
-    let mut connection =
-        Connection { node, id, protocol: Protocol::Resp2, read_only: false, name: Bytes::new(), closing: false };
+    let mut connection = Connection::new(node, id);
     let mut parser = RequestParser::new(Limits::default());
     let (mut unread, mut out) = (BytesMut::with_capacity(16 << 10), BytesMut::new());
     while !connection.closing {
@@ -70,6 +70,12 @@ pub(crate) async fn serve(mut stream: TcpStream, node: Arc<ServerNode>) -> io::R
 }
 
 impl Connection {
+    fn new(node: Arc<ServerNode>, id: u64) -> Connection {
+        let lanes = Lanes::new(Arc::clone(&node));
+        let protocol = Protocol::Resp2;
+        Connection { node, lanes, id, protocol, read_only: false, name: Bytes::new(), closing: false }
+    }
+
     /// Parses what has arrived, answers what needs no group, deals the rest to lanes.
     fn take_pipeline(&mut self, parser: &mut RequestParser, unread: &mut BytesMut) -> Pipeline {
         let mut pipeline = Pipeline::default();
@@ -106,33 +112,10 @@ impl Connection {
         pipeline.answers.push((None, Some(self.protocol)));
     }
 
-    /// Runs all lanes at once. The groups in which something was refused, with the refusal.
-    async fn run_lanes(&self, pipeline: &mut Pipeline) -> BTreeMap<GroupId, ()> {
-        let mut refusals = BTreeMap::new();
-        let mut running = JoinSet::new();
-        let mut lanes = std::mem::take(&mut pipeline.lanes);
-        // The last lane runs on this task: a pipeline of one group costs no spawn.
-        let here = lanes.pop_last();
-        for (id, commands) in lanes {
-            let node = Arc::clone(&self.node);
-            running.spawn(async move { (id, run_lane(node, id, commands).await) });
-        }
-        let mut done = Vec::new();
-        if let Some((id, commands)) = here {
-            done.push((id, run_lane(Arc::clone(&self.node), id, commands).await));
-        }
-        while let Some(Ok(lane)) = running.join_next().await {
-            done.push(lane);
-        }
-        for (id, (answers, refused)) in done {
-            if refused {
-                refusals.insert(id, ());
-            }
-            for (at, reply) in answers {
-                pipeline.answers[at].0 = Some(reply);
-            }
-        }
-        refusals
+    /// Runs all lanes at once. The groups in which something was refused.
+    async fn run_lanes(&mut self, pipeline: &mut Pipeline) -> BTreeSet<GroupId> {
+        let (lanes, answers) = (std::mem::take(&mut pipeline.lanes), &mut pipeline.answers);
+        self.lanes.run(lanes, |at, reply| answers[at].0 = Some(reply)).await
     }
 
     /// Commands that the client sent before it could see a refusal, for the refused groups: refused too.
@@ -142,11 +125,11 @@ impl Connection {
         parser: &mut RequestParser,
         unread: &mut BytesMut,
         pipeline: &mut Pipeline,
-        refused: &BTreeMap<GroupId, ()>,
+        refused: &BTreeSet<GroupId>,
     ) {
         while stream.try_read_buf(unread).is_ok_and(|n| n > 0) && unread.len() < (1 << 20) {}
         let mut behind = self.take_pipeline(parser, unread);
-        for id in refused.keys() {
+        for id in refused {
             for (at, _) in behind.lanes.remove(id).unwrap_or_default() {
                 behind.answers[at].0 =
                     Some(Reply::error("TRYAGAIN a command before this one in the pipeline was refused"));
@@ -178,18 +161,6 @@ impl Connection {
                 Reply::OK
             }
         }
-    }
-}
-
-/// Runs one group's share of a pipeline.
-async fn run_lane(
-    node: Arc<ServerNode>,
-    id: GroupId,
-    commands: Vec<(usize, KeyCommand)>,
-) -> (Vec<(usize, Reply)>, bool) {
-    match node.group(id.0).cloned() {
-        Some(group) => Lane::new(node, group).run(commands).await,
-        None => Lane::elsewhere(&node, commands),
     }
 }
 

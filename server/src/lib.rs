@@ -12,6 +12,7 @@ mod conn;
 mod errors;
 pub mod harness;
 mod lane;
+mod lanes;
 mod layout;
 mod node;
 mod resp;
