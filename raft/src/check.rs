@@ -3,7 +3,6 @@
 //! Leaves to others: terms, membership, roles. Invariant: what passes cannot make the core overflow, leave a gap
 //! in the log, or take itself for somebody else.
 
-use crate::entry::Entry;
 use crate::error::StepError;
 use crate::ids::{LogPos, ReplicaId, Term};
 use crate::message::{Append, Body, Message};
@@ -42,12 +41,11 @@ pub(crate) fn check(m: &Message, own: ReplicaId, strict: bool) -> Result<(), Ste
 
 fn check_append(append: &Append, term: Term) -> Result<(), StepError> {
     require(in_reach(append.prev) && append.commit.0 <= MAX_NUMBER, "an append out of reach")?;
-    let mut last = append.prev;
-    for Entry { term, index, .. } in &append.entries {
-        require(*index == last.index.next() && *term >= last.term, "entries that do not follow one another")?;
-        last = LogPos::new(*term, *index);
-    }
-    require(append.entries.is_empty() || term == Term::NONE || last.term <= term, "entries of a future term")
+    let (entries, prev) = (&append.entries, append.prev);
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+    let follow = entries.is_ordered() && first.index == prev.index.next() && first.term >= prev.term;
+    require(follow, "entries that do not follow one another")?;
+    require(term == Term::NONE || last.term <= term, "entries of a future term")
 }
 
 fn in_reach(pos: LogPos) -> bool {

@@ -160,7 +160,19 @@ impl Entries {
 
     /// Appends entries of `[low, high)` to `page`: as many as keep it within `max_bytes` of encoded size, but at
     /// least one if it is empty.
+    #[inline]
     pub fn read(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) {
+        // Mostly that is the last run, whole.
+        let whole = |last: &&EntryRun| {
+            last.first_index() == low && last.end_index() <= high && last.encoded_size() <= max_bytes
+        };
+        match self.runs.back().filter(whole) {
+            Some(last) if page.is_empty() => page.push(last.clone()),
+            _ => self.read_runs(low, high, max_bytes, page),
+        }
+    }
+
+    fn read_runs(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) {
         let mut size = page.encoded_size();
         let Some(mut at) = self.run_at(low) else { return };
         while let Some(run) = self.runs.get(at).filter(|r| r.first_index() < high) {

@@ -58,19 +58,25 @@ impl Entry {
     /// (type 2 if present, term and index 1 + varint, data 1 + varint + length if present).
     #[must_use]
     pub fn encoded_size(&self) -> u64 {
+        self.encoded_payload() + 1 + varint_len(self.term.0) + 1 + varint_len(self.index.0)
+    }
+
+    /// The part of the encoded size that does not hang on the position.
+    pub(crate) fn encoded_payload(&self) -> u64 {
         let kind = if self.kind != EntryKind::Normal || self.replaced { 2 } else { 0 };
         let data = match self.payload_size() {
             0 => 0,
             n => 1 + varint_len(n) + n,
         };
-        kind + 1 + varint_len(self.term.0) + 1 + varint_len(self.index.0) + data
+        kind + data
     }
 }
 
 /// Bytes that a base-128 varint of `v` takes (1 to 10).
 #[must_use]
+#[inline]
 pub fn varint_len(v: u64) -> u64 {
-    u64::from((70 - (v | 1).leading_zeros()) / 7)
+    if v < 0x80 { 1 } else { u64::from((70 - v.leading_zeros()) / 7) }
 }
 
 #[cfg(test)]

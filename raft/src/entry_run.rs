@@ -1,11 +1,12 @@
 //! A run of entries that is shared instead of copied: from a proposal or a message into the log, both followers'
 //! appends, the write and the state machine.
 //!
-//! Leaves to others: whether the entries follow one another (`check`), lists of runs (`entries`). This is the one
-//! place of the core that counts references; nothing is synchronised.
-//! Invariant: entries are immutable once the run was cloned (raft-core S40); the sizes are their sums.
+//! Leaves to others: what entries that do not follow one another are worth (`check`), lists of runs (`entries`). This is
+//! the one place of the core that counts references; nothing is synchronised.
+//! Invariant: entries are immutable once the run was cloned (raft-core S40); the sizes are their sums, and `ordered` is
+//! what looking at all of them would find.
 
-use crate::entry::Entry;
+use crate::entry::{Entry, varint_len};
 use crate::ids::{Index, LogPos};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -18,9 +19,11 @@ pub struct EntryRun {
     /// The whole run; nothing if empty.
     shared: Option<Arc<[Entry]>>,
     /// The part of it that this is.
-    begin: usize,
+    begin: u32,
     /// Its end (exclusive).
-    end: usize,
+    end: u32,
+    /// Does each entry follow the one before? Found out where the run is made: whoever receives it need not look again.
+    ordered: bool,
     /// Index of the first entry, kept here so that a search touches no entry.
     first: Index,
     /// Bytes in encoded form: the unit of message and page limits.
@@ -34,7 +37,7 @@ impl EntryRun {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.end - self.begin
+        (self.end - self.begin) as usize
     }
 
     /// Are there none?
@@ -72,6 +75,13 @@ impl EntryRun {
         self.payload
     }
 
+    /// Does each entry follow the one before: index by one, term not falling?
+    #[must_use]
+    #[inline]
+    pub fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+
     /// The entry at `index`, not below the first one's.
     #[inline]
     pub(crate) fn at(&self, index: Index) -> Option<&Entry> {
@@ -87,8 +97,9 @@ impl EntryRun {
         if places == (0..self.len()) {
             return self.clone();
         }
-        let (begin, end) = (self.begin + places.start, self.begin + places.end);
-        assert!(begin <= end && end <= self.end, "a part of {} entries: {places:?}", self.len());
+        let fits = places.start <= places.end && places.end <= self.len();
+        assert!(fits, "a part of {} entries: {places:?}", self.len());
+        let (begin, end) = (self.begin + places.start as u32, self.begin + places.end as u32);
         let shared = self.shared.as_ref().filter(|_| begin < end).map(Arc::clone);
         EntryRun { shared, begin, end, ..EntryRun::default() }.measured()
     }
@@ -119,18 +130,19 @@ impl EntryRun {
     /// A proposal: its encoded size is known when its entries have their places.
     pub(crate) fn proposal(entries: impl Iterator<Item = Entry>) -> EntryRun {
         let shared: Arc<[Entry]> = entries.collect();
-        let (end, payload) = (shared.len(), shared.iter().map(Entry::payload_size).sum());
-        EntryRun { shared: Some(shared).filter(|_| end > 0), end, payload, ..EntryRun::default() }
+        let payload = shared.iter().map(Entry::payload_size).sum();
+        EntryRun { payload, ..EntryRun::unmeasured(shared) }
     }
 
     /// Gives the entries of a proposal their places in the log. What others share stays as it is (S40).
     pub(crate) fn place(&mut self, first: LogPos) {
-        let mut encoded = 0;
-        for (entry, index) in self.entries_mut().iter_mut().zip(first.index.0..) {
+        let (len, end) = (self.len() as u64, first.index.plus(self.len() as u64));
+        let mut encoded = len * (2 + varint_len(first.term.0)) + varint_lens(first.index.0..end.0);
+        for (entry, index) in self.entries_mut().iter_mut().zip(first.index.0..end.0) {
             (entry.term, entry.index) = (first.term, Index(index));
-            encoded += entry.encoded_size();
+            encoded += entry.encoded_payload();
         }
-        (self.first, self.encoded) = (first.index, encoded);
+        (self.first, self.encoded, self.ordered) = (first.index, encoded, true);
     }
 
     /// Replaces one entry of a proposal, in this copy alone (S40).
@@ -141,19 +153,22 @@ impl EntryRun {
 
     fn entries_mut(&mut self) -> &mut [Entry] {
         match &mut self.shared {
-            Some(shared) => &mut Arc::make_mut(shared)[self.begin..self.end],
+            Some(shared) => &mut Arc::make_mut(shared)[self.begin as usize..self.end as usize],
             None => &mut [],
         }
     }
 
     fn measure(&mut self) {
-        let (mut encoded, mut payload) = (0, 0);
+        let (mut encoded, mut payload, mut ordered) = (0, 0, true);
+        let first = self.first().map_or(LogPos::NONE, Entry::pos);
+        let (mut term, mut index) = (first.term, first.index.0);
         for entry in self.iter() {
             encoded += entry.encoded_size();
             payload += entry.payload_size();
+            ordered &= entry.index.0 == index && entry.term >= term;
+            (term, index) = (entry.term, index.wrapping_add(1));
         }
-        self.first = self.first().map_or(Index::NONE, |e| e.index);
-        (self.encoded, self.payload) = (encoded, payload);
+        (self.first, self.encoded, self.payload, self.ordered) = (first.index, encoded, payload, ordered);
     }
 
     fn measured(mut self) -> EntryRun {
@@ -162,9 +177,22 @@ impl EntryRun {
     }
 
     fn new(shared: Arc<[Entry]>) -> EntryRun {
-        let end = shared.len();
-        EntryRun { shared: Some(shared).filter(|_| end > 0), end, ..EntryRun::default() }.measured()
+        EntryRun::unmeasured(shared).measured()
     }
+
+    fn unmeasured(shared: Arc<[Entry]>) -> EntryRun {
+        let end = u32::try_from(shared.len()).expect("so many entries fit no memory");
+        EntryRun { shared: Some(shared).filter(|_| end > 0), end, ..EntryRun::default() }
+    }
+}
+
+/// Sum of the varints' lengths of consecutive numbers: mostly all are equally long.
+fn varint_lens(numbers: Range<u64>) -> u64 {
+    let longest = varint_len(numbers.end);
+    if varint_len(numbers.start) == longest {
+        return (numbers.end - numbers.start) * longest;
+    }
+    numbers.map(varint_len).sum()
 }
 
 impl Deref for EntryRun {
@@ -173,7 +201,7 @@ impl Deref for EntryRun {
     #[inline]
     fn deref(&self) -> &[Entry] {
         match &self.shared {
-            Some(shared) => &shared[self.begin..self.end],
+            Some(shared) => &shared[self.begin as usize..self.end as usize],
             None => &[],
         }
     }

@@ -116,8 +116,13 @@ impl<S: Storage> RawNode<S> {
         self.propose_run(now, EntryRun::proposal([Entry::normal(data)].into_iter()))
     }
 
-    /// Proposes several, all or none: the position of the first, the others follow it.
-    pub fn propose_batch(&mut self, now: Tick, data: Vec<Bytes>) -> Result<Option<LogPos>, StepError> {
+    /// Proposes several, all or none: the position of the first, the others follow it. One allocation if
+    /// `data` knows its length, as lists and ranges do: nothing has to be collected first.
+    pub fn propose_batch(
+        &mut self,
+        now: Tick,
+        data: impl IntoIterator<Item = Bytes>,
+    ) -> Result<Option<LogPos>, StepError> {
         self.propose_run(now, EntryRun::proposal(data.into_iter().map(Entry::normal)))
     }
 
@@ -262,8 +267,7 @@ impl<S: Storage> RawNode<S> {
         self.take_log(ready);
         self.take_committed(ready);
         std::mem::swap(&mut ready.messages, &mut self.raft.outbox);
-        std::mem::swap(&mut ready.read_states, &mut self.raft.read_states);
-        std::mem::swap(&mut ready.dropped_reads, &mut self.raft.dropped_reads);
+        self.take_reads(ready);
         self.hold_back(ready);
     }
 
@@ -311,6 +315,16 @@ impl<S: Storage> RawNode<S> {
                 self.raft.log.set_page_uncached(true);
                 self.raft.fetch(Fetch { to: self.raft.id, low, high, max_bytes });
             }
+        }
+    }
+
+    /// Rarely there is any.
+    fn take_reads(&mut self, ready: &mut Ready) {
+        if !self.raft.read_states.is_empty() {
+            std::mem::swap(&mut ready.read_states, &mut self.raft.read_states);
+        }
+        if !self.raft.dropped_reads.is_empty() {
+            std::mem::swap(&mut ready.dropped_reads, &mut self.raft.dropped_reads);
         }
     }
 

@@ -93,9 +93,6 @@ impl<S: Storage> Raft<S> {
         if self.config.strict && answer.reject.is_none() && answer.index > self.log.last_index() {
             return Err(StepError::Malformed("an ack beyond the leader's log"));
         }
-        if let Some(progress) = self.tracker.progress_mut(from) {
-            progress.set_active(true);
-        }
         match answer.reject {
             Some(hint) => self.on_rejected(from, answer.index, hint),
             None => self.on_acked(from, answer.index),
@@ -108,6 +105,7 @@ impl<S: Storage> Raft<S> {
         let known = hint.term.0 > 0;
         let probe = if known { self.log.guess(hint.index, hint.term).index } else { hint.index };
         let Some(member) = self.tracker.get_mut(from) else { return };
+        member.progress.set_active(true);
         if !member.progress.rejected(index, probe) {
             return;
         }
@@ -119,9 +117,10 @@ impl<S: Storage> Raft<S> {
     }
 
     fn on_acked(&mut self, from: ReplicaId, index: Index) {
-        let (limits, first) = (self.tracker.limits(), self.log.first_index());
+        let limits = self.tracker.limits();
         let Some(member) = self.tracker.get_mut(from) else { return };
         let progress = &mut member.progress;
+        progress.set_active(true);
         let known = index == progress.matched() && !mutant::is(Mutant::KnownAckIgnored);
         let caught_up = known && progress.state() == FlowState::Probe;
         if !progress.acked(index) && !caught_up {
@@ -129,7 +128,7 @@ impl<S: Storage> Raft<S> {
         }
         match progress.state() {
             FlowState::Probe => progress.become_replicate(limits),
-            FlowState::Snapshot if progress.matched().next() >= first => {
+            FlowState::Snapshot if progress.matched().next() >= self.log.first_index() => {
                 self.trace.note(|| Trace::SnapshotRecovered { peer: from, progress: member.status() });
                 member.progress.become_probe();
                 member.progress.become_replicate(limits);

@@ -103,3 +103,40 @@ fn a_gap_is_refused() {
     let mut entries = Entries::from(vec![entry(7, 0)]);
     entries.push(vec![entry(9, 0)].into());
 }
+
+/// A proposal is measured where it gets its places, everything else where it is made: both find the same.
+#[test]
+fn a_placed_proposal_is_measured_like_any_run() {
+    let mut rng = Rng(5);
+    for first in [1, 120, 127, 128, 16_380, (1 << 21) - 3] {
+        for len in 1..12 {
+            let payload = |_| Entry::normal(Bytes::from(vec![1; rng.below(300) as usize]));
+            let mut placed = EntryRun::proposal((0..len).map(payload));
+            placed.place(LogPos::new(Term(first), Index(first)));
+            let measured = EntryRun::from(placed.to_vec());
+            assert_eq!(placed, measured);
+            assert_eq!(placed.first_index(), measured.first_index());
+            assert_eq!(placed.encoded_size(), measured.encoded_size(), "{len} from {first}");
+            assert_eq!(placed.payload_size(), measured.payload_size());
+            assert!(placed.is_ordered() && measured.is_ordered());
+        }
+    }
+}
+
+#[test]
+fn a_run_knows_whether_its_entries_follow_one_another() {
+    let run = |positions: &[(u64, u64)]| -> EntryRun {
+        let at = |(term, index): &(u64, u64)| Entry { term: Term(*term), index: Index(*index), ..Entry::default() };
+        positions.iter().map(at).collect()
+    };
+    for follows in [&[(1, 5)][..], &[(1, 5), (1, 6), (3, 7)], &[]] {
+        assert!(run(follows).is_ordered(), "{follows:?}");
+    }
+    for gap in
+        [&[(1, 5), (1, 7)][..], &[(1, 5), (1, 5)], &[(1, 6), (1, 5)], &[(2, 5), (1, 6)], &[(1, u64::MAX), (1, 2)]]
+    {
+        assert!(!run(gap).is_ordered(), "{gap:?}");
+    }
+    let broken = run(&[(1, 5), (1, 6), (1, 9), (1, 10)]);
+    assert!(broken.part(0..2).is_ordered() && broken.part(2..4).is_ordered() && !broken.part(1..3).is_ordered());
+}

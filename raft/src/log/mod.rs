@@ -179,16 +179,16 @@ impl<S: Storage> RaftLog<S> {
         }
         self.check_range(low, high)?;
         let offset = self.unstable.offset();
+        if high <= offset {
+            return self.storage.entries(low, high, max_bytes, page);
+        }
         if low < offset {
-            let end = high.min(offset);
-            self.storage.entries(low, end, max_bytes, page)?;
-            if (page.len() as u64) < low.lag_to(end) {
+            self.storage.entries(low, offset, max_bytes, page)?;
+            if (page.len() as u64) < low.lag_to(offset) {
                 return Ok(());
             }
         }
-        if high > offset {
-            self.unstable.entries().read(low.max(offset), high, max_bytes, page);
-        }
+        self.unstable.entries().read(low.max(offset), high, max_bytes, page);
         Ok(())
     }
 

@@ -13,6 +13,12 @@ pub fn reached(values: &mut [u64]) -> u64 {
     if n == 0 {
         return INFINITE;
     }
+    // The group of three, without a sort.
+    if let [a, b, c] = *values
+        && !mutant::is(Mutant::HalfCommits)
+    {
+        return a.min(b).max(a.max(b).min(c));
+    }
     values.sort_unstable();
     let needed = if mutant::is(Mutant::HalfCommits) { (n / 2).max(1) } else { n / 2 + 1 };
     values[n - needed]

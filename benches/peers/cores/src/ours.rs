@@ -66,8 +66,9 @@ pub fn config(id: u64, asynchronous: bool) -> Config {
 }
 
 fn send(messages: &mut Vec<Message>, queues: &mut Queues<Message>) {
-    if messages.is_empty() {
-        return;
+    let Some(to) = messages.first().map(|m| m.to) else { return };
+    if messages.iter().all(|m| m.to == to) {
+        return queues[to.0 as usize - 1].append(messages);
     }
     for m in messages.drain(..) {
         queues[m.to.0 as usize - 1].push(m);
@@ -96,7 +97,7 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
     }
 
     fn propose(&mut self, batch: usize) {
-        let commands = (0..batch).map(|_| Bytes::from(vec![7; COMMAND])).collect();
+        let commands = (0..batch).map(|_| Bytes::from(vec![7; COMMAND]));
         self.raft.propose_batch(self.now, commands).expect("it leads");
     }
 
@@ -116,7 +117,10 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
                 storage.set_hard_state(hard_state);
             }
             send(&mut ready.messages, queues);
-            self.machine.apply(&ready.committed_entries);
+            let last = ready.committed_entries.last_index();
+            if last.is_some() {
+                self.machine.apply(&ready.committed_entries);
+            }
             if SYNC {
                 self.raft.advance(self.now);
                 continue;
@@ -125,8 +129,8 @@ impl<const SYNC: bool> Replica for Ours<SYNC> {
                 self.raft.on_persisted(self.now, ready.number, &mut self.released);
                 send(&mut self.released, queues);
             }
-            if let Some(last) = ready.committed_entries.last() {
-                self.raft.on_applied(self.now, last.index);
+            if let Some(last) = last {
+                self.raft.on_applied(self.now, last);
             }
         }
     }

@@ -60,7 +60,11 @@ impl Theirs {
     }
 }
 
-fn send(messages: Vec<Message>, queues: &mut Queues<Message>) {
+fn send(mut messages: Vec<Message>, queues: &mut Queues<Message>) {
+    let Some(to) = messages.first().map(|m| m.to) else { return };
+    if messages.iter().all(|m| m.to == to) {
+        return queues[to as usize - 1].append(&mut messages);
+    }
     for m in messages {
         queues[m.to as usize - 1].push(m);
     }
