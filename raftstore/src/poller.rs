@@ -85,6 +85,10 @@ pub struct Poller {
     in_flight: VecDeque<Batch>,
     /// The oldest batch has been on its way for too long.
     stalled: bool,
+    /// Was a write reported durable in this turn?
+    synced: bool,
+    /// When one was last.
+    synced_at: Instant,
     /// Disks of the nodes heard of, own included.
     disks: BTreeMap<NodeId, Incarnation>,
     /// Why nobody is served any more.
@@ -116,6 +120,8 @@ impl Poller {
             work,
             in_flight: VecDeque::new(),
             stalled: false,
+            synced: false,
+            synced_at: parts.now,
             disks,
             closed: None,
             stopped: false,
@@ -223,6 +229,7 @@ impl Poller {
         while self.in_flight.front().is_some_and(|b| b.seq <= upto) {
             let batch = self.in_flight.pop_front().expect("looked at it");
             self.late.on_synced(batch.since);
+            self.synced = true;
             for place in batch.places {
                 let mut any = false;
                 self.with(place, |r, work| any = r.on_persisted(batch.seq, work));
@@ -253,10 +260,13 @@ impl Poller {
         }
     }
 
-    /// A write that hangs: leaders are handed over and say nothing that would keep them leading.
+    /// A sync that hangs: leaders are handed over and say nothing that would keep them leading. Writes that wait for others
+    /// in front of them do not hang as long as those come through.
     fn watch_disk(&mut self, now: Instant) {
-        let oldest = self.in_flight.front().map(|b| now.since(b.since));
-        let stalled = oldest.is_some_and(|age| age >= self.disk_stall);
+        if std::mem::take(&mut self.synced) {
+            self.synced_at = now;
+        }
+        let stalled = self.stalls_at().is_some_and(|at| at <= now);
         if stalled == self.stalled {
             return;
         }
@@ -363,9 +373,15 @@ impl Poller {
             tick => instant_of(tick, self.tick),
         };
         match self.in_flight.front() {
-            Some(batch) if !self.stalled => tick.min(batch.since.after(self.disk_stall)),
+            Some(_) if !self.stalled => tick.min(self.stalls_at().unwrap_or(Instant::NEVER)),
             _ => tick,
         }
+    }
+
+    /// When the disk counts as stalled unless a write comes through.
+    fn stalls_at(&self) -> Option<Instant> {
+        let oldest = self.in_flight.front()?;
+        Some(oldest.since.max(self.synced_at).after(self.disk_stall))
     }
 
     /// Runs `f` on a group's replica, if it is here, and lets it end the turn.

@@ -70,11 +70,12 @@ impl WalStore {
         })
     }
 
-    /// Syncs the watermark if a second has passed since. Call about once a second: an idle store has no later write that
-    /// would do it.
+    /// Syncs the watermark if it was written since. Call about once a second, on a thread that may wait for the disk; no
+    /// write waits for it.
     pub fn tick(&self) -> Result<(), WriteFailed> {
         self.latch.check()?;
-        self.writer.lock().watermark.tick().map_err(|e| self.latch.poison(format!("watermark: {e}")))
+        let unsynced = self.writer.lock().watermark.take_unsynced();
+        unsynced.map_or(Ok(()), |file| file.sync_data()).map_err(|e| self.latch.poison(format!("watermark: {e}")))
     }
 
     fn commit(&self, batch: WriteBatch, sync: bool) -> Result<u64, WriteFailed> {

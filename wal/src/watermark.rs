@@ -3,7 +3,7 @@
 //! RocksDB's recovery ends silently at damage; below this mark that is lost log, above it an unsynced tail (boot.md 9).
 //! Two slots of 36 bytes, a page apart: `magic 8 | store u64 | generation u64 | sequence u64 | crc32c u32`, written in
 //! turn, so that a torn write leaves the other one. Written after each sync (exact when the process dies), synced itself
-//! at most a second later by a later write or a tick (a power cut lowers the mark by what was synced since).
+//! by the next tick (a power cut lowers the mark by what was synced since): never by a write, which would wait for it.
 //! Invariant: no slot ever holds a number whose write was not on disk before.
 
 use crate::envelope::StoreId;
@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 /// Name of the file.
 pub(crate) const FILE: &str = "WATERMARK";
@@ -21,22 +21,18 @@ const MAGIC: [u8; 8] = *b"PTNMARK\n";
 const SLOT: usize = 36;
 /// Distance of the slots.
 pub(crate) const SPACING: u64 = 4096;
-/// At most this long after a mark was written it is synced, as long as somebody writes or ticks.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// The open sidecar.
 pub(crate) struct Watermark {
     /// Both slots.
-    file: File,
+    file: Arc<File>,
     /// Goes into each slot.
     store: StoreId,
     /// Of the newest slot; its parity says where it is.
     generation: u64,
     /// The mark.
     sequence: u64,
-    /// When the file was last synced.
-    synced_at: Instant,
-    /// Written since?
+    /// Written since it was handed out to be synced?
     dirty: bool,
 }
 
@@ -70,7 +66,7 @@ impl Watermark {
         }
         let (generation, sequence) =
             newest.ok_or_else(|| OpenError::NotWhole(format!("both slots of {FILE} are damaged")))?;
-        Ok(Watermark { file, store, generation, sequence, synced_at: Instant::now(), dirty: false })
+        Ok(Watermark { file: Arc::new(file), store, generation, sequence, dirty: false })
     }
 
     /// The mark.
@@ -85,20 +81,17 @@ impl Watermark {
         let slot = encode(self.store, self.generation, sequence);
         self.file.write_all_at(&slot, (self.generation % 2) * SPACING)?;
         self.dirty = true;
-        self.tick()
-    }
-
-    /// Syncs if that is due.
-    pub(crate) fn tick(&mut self) -> io::Result<()> {
-        if self.dirty && self.synced_at.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
+        Ok(())
     }
 
     /// Syncs now.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
-        self.synced_at = Instant::now();
-        self.dirty = false;
-        Ok(())
+        self.take_unsynced().map_or(Ok(()), |file| file.sync_data())
+    }
+
+    /// The file, if it must be synced. Marks that are written meanwhile are for the next time.
+    pub(crate) fn take_unsynced(&mut self) -> Option<Arc<File>> {
+        std::mem::take(&mut self.dirty).then(|| Arc::clone(&self.file))
     }
 }
 

@@ -61,11 +61,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes until that fails.
+    /// Writes and ticks until that fails.
     fn until_it_fails(&mut self) -> String {
         let began = Instant::now();
         loop {
-            match self.next(true) {
+            match self.next(true).and_then(|()| self.store.tick()) {
                 Ok(()) => assert!(began.elapsed() < Duration::from_secs(60), "no write ever failed"),
                 Err(e) => return e.to_string(),
             }

@@ -1,4 +1,4 @@
-//! A disk that fails in chosen calls on chosen files: builds `shim.c`, arms it, and says what it saw.
+//! A disk that fails in chosen calls on chosen files, or is slow: builds `shim.c`, arms it, and says what it saw.
 //!
 //! A process runs under it by LD_PRELOAD, so a test starts itself again as a child (`Faults::child`), or another binary
 //! with `Faults::env`. Invariant: without a plan nothing fails.
@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Errors of the system.
 pub const EIO: i32 = 5;
@@ -65,6 +66,11 @@ impl Faults {
         let (next, time) = (self.dir.join("plan.next"), TIMES.fetch_add(1, Ordering::Relaxed));
         fs::write(&next, format!("{kind} {error} {skip} {count} {files} {time}")).unwrap();
         fs::rename(next, self.dir.join("plan")).unwrap();
+    }
+
+    /// From now on each sync of files like `files` takes that long, or until this changes.
+    pub fn slow(&self, sync: Duration, files: &str) {
+        self.arm("slow", i32::try_from(sync.as_millis()).unwrap(), 0, 0, files);
     }
 
     /// The disk is sound again.

@@ -1,11 +1,12 @@
-/* A disk that fails: an LD_PRELOAD library that lets chosen calls on chosen files fail.
+/* A disk that fails or is slow: an LD_PRELOAD library that lets chosen calls on chosen files fail, or take their time.
  *
  * FAULT_PLAN    file that says what fails, looked at before each call; none there: nothing does.
  *               "KIND ERRNO SKIP COUNT FILES ...": of the calls of KIND on files whose path is like FILES (fnmatch; '*'
  *               matches slashes, too) the first SKIP pass, then COUNT fail (0: all, for ever). Another text begins to
  *               count anew; what follows FILES is there to make texts differ.
  *               KIND: write; torn (a write, half done, then writes that fail); sync (fsync, fdatasync);
- *               create (a new file or name); any (all of these)
+ *               create (a new file or name); any (all of these); slow (each sync takes ERRNO milliseconds, or until the
+ *               text is another)
  * FAULT_TRACE   file that gets a line for each call on such a file while there was a plan: "fail sync PATH", "pass ..."
  *
  * Not covered: mmap'ed writes, copy_file_range, and what the C library does within itself (stdio).
@@ -23,6 +24,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -33,7 +35,7 @@ __attribute__((constructor)) static void start(void) {
     if (!trace) plan = NULL;
 }
 
-enum verdict { PASS, HALF, FAIL };
+enum verdict { PASS, HALF, FAIL, SLOW };
 
 static void note(const char *what, const char *kind, const char *path) {
     char line[PATH_MAX + 32];
@@ -54,6 +56,7 @@ static enum verdict by_plan(const char *text, const char *kind, const char *path
     if (fnmatch(like, path, 0)) return PASS;
     int torn = !strcmp(of, "torn");
     enum verdict verdict = PASS;
+    if (!strcmp(of, "slow") && !strcmp(kind, "sync")) return SLOW;
     if (!strcmp(of, kind) || !strcmp(of, "any") || (torn && !strcmp(kind, "write"))) {
         calls++;
         if (calls > skip && (!count || calls <= skip + count + torn)) verdict = torn && calls == skip + 1 ? HALF : FAIL;
@@ -62,17 +65,29 @@ static enum verdict by_plan(const char *text, const char *kind, const char *path
     return verdict;
 }
 
+static int planned(char *text, size_t size) { /* 0: nothing */
+    int fd = syscall(SYS_openat, AT_FDCWD, plan, O_RDONLY | O_CLOEXEC, 0);
+    ssize_t n = fd < 0 ? -1 : syscall(SYS_read, fd, text, size - 1);
+    if (fd >= 0) syscall(SYS_close, fd);
+    if (n > 0) text[n] = 0;
+    return n > 0;
+}
+
+static void take_time(const char *under, int ms) {
+    char text[512];
+    struct timespec step = {0, 5000000};
+    for (; ms > 0 && planned(text, sizeof text) && !strcmp(text, under); ms -= 5) nanosleep(&step, NULL);
+}
+
 static enum verdict judge(const char *kind, const char *path) {
     char text[512];
     int was = errno, failed = 0;
     enum verdict verdict = PASS;
     if (!plan) return PASS;
     pthread_mutex_lock(&lock);
-    int fd = syscall(SYS_openat, AT_FDCWD, plan, O_RDONLY | O_CLOEXEC, 0);
-    ssize_t n = fd < 0 ? -1 : syscall(SYS_read, fd, text, sizeof text - 1);
-    if (fd >= 0) syscall(SYS_close, fd);
-    if (n > 0) text[n] = 0, verdict = by_plan(text, kind, path, &failed);
+    if (planned(text, sizeof text)) verdict = by_plan(text, kind, path, &failed);
     pthread_mutex_unlock(&lock);
+    if (verdict == SLOW) take_time(text, failed), verdict = PASS;
     errno = verdict == FAIL ? failed : was;
     return verdict;
 }
