@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Clients, all_led, equal_contents, rounds, three_nodes, token_file, transfer_all, until, until_true};
+use support::{
+    Clients, all_led, equal_contents, groups_at, rounds, three_nodes, token_file, transfer_all, until, until_true,
+};
 
 const CLIENTS: u64 = 16;
 const KEYS: u64 = 800;
@@ -65,15 +67,12 @@ struct Seen {
 
 /// All groups that this node knows a leader of.
 fn seen_at(admin: &str) -> BTreeMap<u64, Seen> {
-    let page = Command::new("curl").args(["-s", &format!("http://{admin}/groups?limit=1000")]).output().unwrap();
-    let page: Value = serde_json::from_slice(&page.stdout).unwrap();
     let number = |row: &Value, name: &str| row[name].as_u64();
-    let rows = page["groups"].as_array().unwrap().iter();
     let row = |row: &Value| {
         let (leader, term, applied) = (number(row, "leader")?, number(row, "term")?, number(row, "applied")?);
         Some((number(row, "group")?, Seen { leader, term, applied }))
     };
-    rows.filter_map(row).collect()
+    groups_at(admin).iter().filter_map(row).collect()
 }
 
 fn terms(groups: &BTreeMap<u64, Seen>) -> Vec<(u64, u64, u64)> {

@@ -49,6 +49,13 @@ pub(crate) fn transfer_all(nodes: &Nodes, to: u64) -> bool {
     command.env("PONTOON_ADMIN_TOKEN", TOKEN).output().unwrap().status.success()
 }
 
+/// The groups' rows of a node's admin page.
+pub(crate) fn groups_at(admin: &str) -> Vec<serde_json::Value> {
+    let page = Command::new("curl").args(["-s", &format!("http://{admin}/groups?limit=1000")]).output().unwrap();
+    let page: serde_json::Value = serde_json::from_slice(&page.stdout).unwrap();
+    page["groups"].as_array().unwrap().clone()
+}
+
 /// How many rounds a test runs: few in the gate, `PONTOON_ROUNDS` for the record.
 pub(crate) fn rounds(default: u64) -> u64 {
     std::env::var("PONTOON_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(default)
@@ -111,6 +118,11 @@ impl Clients {
             c.running.spawn(client.run(c.addrs.clone()));
         }
         c
+    }
+
+    /// Acknowledged so far.
+    pub(crate) fn writes(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Waits until so many commands were acknowledged.
