@@ -21,7 +21,8 @@ pub struct Config {
     pub found_timeout: Span,
     /// Even leaders out between nodes? Default true.
     pub balance: bool,
-    /// Free disk below which proposals are refused. Default `1GiB`. `0B`: never.
+    /// Free disk below which proposals are refused. Default `256MiB`. `0B`: never. Looked at once a second: raise it where
+    /// more than that is written in a second.
     pub disk_reserve: Size,
     /// Groups and their threads.
     pub raft: RaftConfig,
@@ -36,7 +37,7 @@ impl Default for Config {
             admin_timeout: Span::millis(10_000),
             found_timeout: Span::millis(600_000),
             balance: true,
-            disk_reserve: Size::mib(1024),
+            disk_reserve: Size::mib(256),
             raft: RaftConfig::default(),
             log: LogConfig::default(),
         }
