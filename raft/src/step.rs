@@ -80,11 +80,8 @@ impl<S: Storage> Raft<S> {
         }
         let (kind, own) = (m.body.kind(), self.term);
         self.trace.note(|| Trace::HigherTerm { kind, from: m.from, own, term: m.term });
-        let lead = match m.body {
-            Body::Append(_) | Body::Heartbeat { .. } | Body::Snap { .. } => m.from,
-            _ => ReplicaId::NONE,
-        };
-        self.become_follower(m.term, lead);
+        // A leader's own word names it as it is handled.
+        self.become_follower(m.term, ReplicaId::NONE);
         Standing::Current
     }
 

@@ -17,8 +17,6 @@ use crate::trace::Trace;
 impl<S: Storage> Raft<S> {
     pub(crate) fn step_leader(&mut self, m: Message) -> Result<(), StepError> {
         match m.body {
-            Body::Beat => self.broadcast_heartbeat(),
-            Body::CheckQuorum => self.check_quorum(),
             Body::Propose { entries } => return self.lead_proposal(entries.into()).map(|_| ()),
             Body::ReadIndex { entries } => return self.on_read_request(m.from, entries),
             Body::ForgetLeader => {}
