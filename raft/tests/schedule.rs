@@ -5,7 +5,8 @@
 //! with its replay line.
 //!
 //! `PONTOON_SEEDS=n` or `a..b` runs those seeds (default `SCHEDULES`), `PONTOON_SEED=n` one with its story,
-//! `PONTOON_SCRIPT=hex` a shrunk one with its story; `PONTOON_ACTIONS=n` sets the length.
+//! `PONTOON_SCRIPT=hex` a shrunk one with its story; `PONTOON_ACTIONS=n` sets the length, `PONTOON_SHRINK=n` the runs
+//! that a shrink may take (0: whoever only asks whether the seeds pass).
 //! Invariant: the seed determines everything.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
@@ -52,7 +53,8 @@ fn fails(bytes: &[u8]) -> bool {
 fn report_failure(seed: u64, bytes: &[u8]) -> ! {
     let hook = take_hook();
     set_hook(Box::new(|_| {}));
-    let small = shrink::shrink(bytes, SHRINKING, fails);
+    let budget = number("PONTOON_SHRINK").map_or(SHRINKING, |n| n as usize);
+    let small = shrink::shrink(bytes, budget, fails);
     set_hook(hook);
     say(&format!("seed {seed}, shrunk to {} actions:", small.len().saturating_sub(HEADER).div_ceil(FRAME)));
     let _ = catch_unwind(|| run(&small, true));

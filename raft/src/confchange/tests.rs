@@ -1,11 +1,11 @@
 //! Random sequences of changes keep the rules of raft-core 10.1, and every configuration on the way can
 //! be stored and restored.
 
-use super::{Changer, ConfChangeError, restore};
+use super::{BrokenConfig, Changer, ConfChangeError, restore};
 use crate::conf_change::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
 use crate::ids::{Index, ReplicaId};
 use crate::state::ConfState;
-use crate::tracker::{Tracker, WindowLimits};
+use crate::tracker::{Roles, Tracker, WindowLimits};
 use std::collections::BTreeSet;
 
 const LIMITS: WindowLimits = WindowLimits { max_msgs: 10, max_bytes: 0 };
@@ -105,4 +105,27 @@ fn a_forged_configuration_is_an_error() {
     for conf_state in forged {
         assert!(restore(&conf_state, Index(1), LIMITS).is_err(), "{conf_state:?}");
     }
+}
+
+/// No change leads there; whoever finds one nevertheless is told which rule it breaks.
+#[test]
+fn a_configuration_that_contradicts_itself_is_an_error() {
+    type Broken = fn(ReplicaId) -> BrokenConfig;
+    let broken: [(&[Roles], Broken); 5] = [
+        (&[], BrokenConfig::Roleless),
+        (&[Roles::LEARNER_NEXT], BrokenConfig::NextNotOutgoing),
+        (&[Roles::LEARNER_NEXT, Roles::OUTGOING, Roles::LEARNER], BrokenConfig::NextIsLearner),
+        (&[Roles::LEARNER, Roles::OUTGOING], BrokenConfig::LearnerOutgoing),
+        (&[Roles::LEARNER, Roles::INCOMING], BrokenConfig::LearnerIncoming),
+    ];
+    let voter = restore(&ConfState::new(vec![ReplicaId(1)], Vec::new()), Index(1), LIMITS).expect("one voter");
+    for (roles, rule) in broken {
+        let mut tracker = voter.clone();
+        let member = tracker.entry(ReplicaId(2), Index(1));
+        roles.iter().for_each(|role| member.roles.insert(*role));
+        assert_eq!(Changer::new(&tracker, Index(1)).simple(&[]), Err(rule(ReplicaId(2)).into()));
+    }
+    let mut tracker = voter;
+    tracker.auto_leave = true;
+    assert_eq!(Changer::new(&tracker, Index(1)).simple(&[]), Err(BrokenConfig::AutoLeaveNotJoint.into()));
 }

@@ -112,3 +112,45 @@ fn an_append_names_its_first_conflict() {
     assert_eq!(log.append_after(pos(9, 4), &EntryRun::default(), Index(9)), Appended::Refused);
     assert_eq!(log.last_pos(), pos(2, 4), "neither changed anything");
 }
+
+/// The storage may still hold what lies before it, or something else there.
+#[test]
+fn an_unstable_snapshot_is_where_the_log_begins() {
+    let mut log = log(&[1, 1, 2, 2], 4, 0);
+    let mut snapshot = Snapshot::default();
+    (snapshot.meta.index, snapshot.meta.term) = (Index(3), Term(3));
+    log.restore(snapshot);
+    assert_eq!((log.first_index(), log.last_pos(), log.committed()), (Index(4), pos(3, 3), Index(3)));
+    let terms = [2, 3, 4].map(|index| log.term(Index(index)));
+    assert_eq!(terms, [Err(StorageError::Compacted), Ok(Term(3)), Err(StorageError::Unavailable)]);
+    assert_eq!(log.guess(Index(2), Term(3)), pos(0, 2));
+}
+
+/// raft-core 13.2: a page is given back as a whole; before that a part of it lets nothing out that had to wait.
+#[test]
+fn what_waits_for_a_page_waits_for_all_of_it() {
+    let mut log = log(&[1; 5], 5, 0);
+    log.pages.limit = 27;
+    assert!(log.commit_to(Index(2)));
+    log.accept_page(&read(&log, 1, 3, u64::MAX).unwrap(), false);
+    log.applied_pages(Index(1));
+    assert!(log.commit_to(Index(5)) && log.has_page(false), "nothing had to wait");
+    assert_eq!(log.next_page(false), (Index(3), Index(6), 9));
+    log.accept_page(&read(&log, 3, 4, 9).unwrap(), false);
+    assert!(!log.has_page(false), "two entries did not fit");
+    assert_eq!((log.applied_pages(Index(1)), log.has_page(false)), (0, false));
+    assert_eq!((log.applied_pages(Index(2)), log.has_page(false)), (6, true));
+    assert_eq!(log.next_page(false), (Index(4), Index(6), 18));
+}
+
+/// One entry may always be on its way, and nothing beside it, whatever way the machine went on.
+#[test]
+fn a_limit_of_nothing_lets_one_entry_out() {
+    let mut log = log(&[1; 3], 3, 0);
+    log.pages.limit = 0;
+    assert!(log.commit_to(Index(3)) && log.has_page(false));
+    log.accept_page(&read(&log, 1, 2, 0).unwrap(), false);
+    log.applied_to(Index(0));
+    assert!(!log.has_page(false));
+    assert_eq!((log.applied_pages(Index(1)), log.has_page(false)), (3, true));
+}

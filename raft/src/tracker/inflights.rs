@@ -128,4 +128,21 @@ mod tests {
         window.free_to(Index(100));
         assert_eq!(window.window.capacity(), 0);
     }
+
+    #[test]
+    fn a_small_window_keeps_its_memory() {
+        let mut window = Inflights::new(WindowLimits { max_msgs: 256, max_bytes: 0 });
+        window.window.reserve_exact(KEPT);
+        window.add(Index(1), 1);
+        window.free_to(Index(1));
+        assert_eq!(window.window.capacity(), KEPT);
+    }
+
+    #[test]
+    #[should_panic(expected = "appends leave in order")]
+    fn appends_leave_in_order() {
+        let mut window = Inflights::new(WindowLimits { max_msgs: 256, max_bytes: 0 });
+        window.add(Index(1), 1);
+        window.add(Index(1), 1);
+    }
 }

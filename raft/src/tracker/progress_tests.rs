@@ -92,3 +92,9 @@ fn commit_is_news_only_while_the_member_can_use_it() {
     progress.set_sent_commit(Index(5));
     assert!(!progress.may_raise_commit(Index(9)), "it was told as much as it was sent");
 }
+
+#[test]
+#[should_panic(expected = "matched: Index(0), next: Index(0)")]
+fn an_append_begins_behind_what_is_known() {
+    let _ = Progress::new(Index(0));
+}

@@ -23,6 +23,8 @@ fn members_are_walked_in_ascending_order() {
     let tracker = tracker(&[3, 1], &[2], &[9, 4]);
     assert_eq!(tracker.iter().map(|m| m.id.0).collect::<Vec<_>>(), [1, 2, 3, 4, 9]);
     assert_eq!(tracker.voters().map(|id| id.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!((tracker.len(), tracker.is_empty()), (5, false));
+    assert!(Tracker::new(tracker.limits()).is_empty());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Elections: Raft 5.2 and 5.4.1; thesis 3.10 (transfer), 6.2 (quorum check), 9.6 (prevote).
 
 use crate::group::*;
+use bytes::Bytes;
 use pontoon_raft::*;
 
 fn vote(from: u64, to: u64, term: u64, last: LogPos) -> Message {
@@ -71,12 +72,31 @@ fn a_stale_log_cannot_win() {
 /// 5.2: a candidate that hears the leader of its term follows it; and keeps its vote for itself (S1).
 #[test]
 fn a_candidate_gives_way_and_keeps_its_vote() {
+    let snapshot = Box::new(storage(&voters(&[1, 2, 3])).snapshot(id(1)).unwrap());
+    for word in [
+        Body::Append(Append { prev: pos(1, 1), ..Append::default() }),
+        Body::Heartbeat { commit: Index(1), context: Bytes::new() },
+        Body::Snap { snapshot },
+    ] {
+        let mut group = Group::of(3);
+        group.raw(1).campaign(0);
+        assert_eq!(group.status(1).role, StateRole::Candidate);
+        group.raw(1).step(0, message(2, 1, 1, word)).unwrap();
+        let status = group.status(1);
+        assert_eq!((status.role, status.lead, status.vote), (StateRole::Follower, id(2), id(1)));
+    }
+}
+
+/// 5.2: a candidate leads nobody, and campaigns already.
+#[test]
+fn a_candidate_takes_no_proposals() {
     let mut group = Group::of(3);
     group.raw(1).campaign(0);
-    assert_eq!(group.status(1).role, StateRole::Candidate);
-    group.raw(1).step(0, message(2, 1, 1, Body::Append(Append { prev: pos(1, 1), ..Append::default() }))).unwrap();
-    let status = group.status(1);
-    assert_eq!((status.role, status.lead, status.vote), (StateRole::Follower, id(2), id(1)));
+    assert_eq!(group.propose(1, "a"), Err(StepError::ProposalDropped));
+    group.raw(1).take_trace();
+    group.raw(1).step(0, message(2, 1, 1, Body::TimeoutNow)).unwrap();
+    let ignored = Trace::TimeoutNowIgnored { term: Term(1), role: StateRole::Candidate, from: id(2) };
+    assert_eq!(group.raw(1).take_trace(), [ignored]);
 }
 
 /// Raft 5.2: timeouts are drawn from [n, 2n); thesis 9.6: a prevote touches neither clock nor draw.
@@ -101,6 +121,21 @@ fn deadlines_are_drawn_and_prevotes_leave_them() {
     drawn.sort_unstable();
     drawn.dedup();
     assert!(drawn.len() > 5, "{drawn:?}");
+}
+
+/// Thesis 9.6, S35: a vote that comes late is no prevote, though its term is the own.
+#[test]
+fn a_precandidate_counts_prevotes_only() {
+    let mut group = Group::new(&voters(&[1, 2, 3]), &[1, 2, 3], |c| c.pre_vote = true);
+    let answers = [Body::PreVoteResp { reject: false }, Body::VoteResp { reject: false }];
+    for (answer, role) in answers.into_iter().zip([StateRole::Candidate, StateRole::PreCandidate]) {
+        group.raw(1).campaign(0);
+        group.work(1);
+        assert_eq!(group.status(1).role, StateRole::PreCandidate);
+        group.raw(1).step(0, message(2, 1, 1, answer)).unwrap();
+        assert_eq!((group.status(1).role, group.status(1).term), (role, Term(1)));
+        group.work(1);
+    }
 }
 
 /// Thesis 9.6: a server that was cut off does not depose the leader when it comes back.
@@ -161,6 +196,25 @@ fn leases_ignore_votes_but_not_transfers() {
     group.raw(1).transfer_leader(12, id(3));
     group.settle();
     assert_eq!((group.status(3).role, group.status(3).term), (StateRole::Leader, Term(2)));
+}
+
+/// Thesis 4.2.3: a lease ends with the tick in which the next election may begin, and so does the promise after a start.
+#[test]
+fn a_lease_ends_on_its_tick() {
+    let term_when_asked = |group: &mut Group, at| {
+        group.raw(2).step(at, vote(3, 2, 9, pos(9, 9))).unwrap();
+        group.status(2).term
+    };
+    let group = || {
+        let set = |c: &mut Config| (c.check_quorum, c.hold_votes_after_start) = (true, true);
+        Group::new(&voters(&[1, 2, 3]), &[1, 2, 3], set)
+    };
+    let mut started = group();
+    assert_eq!([9, 10].map(|at| term_when_asked(&mut started, at)), [Term(0), Term(9)]);
+    let mut led = group();
+    led.now = 10;
+    led.elect(1);
+    assert_eq!([19, 20].map(|at| term_when_asked(&mut led, at)), [Term(1), Term(9)]);
 }
 
 /// Thesis 3.10: while it hands over, the leader takes no requests, and gives up after an election timeout.

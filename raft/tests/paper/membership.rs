@@ -52,8 +52,8 @@ fn one_change_at_a_time() {
     group.settle();
     assert_eq!(group.node(2).conf.learners, ids(&[4]));
     let replaced = group.node(2).applied.iter().find(|e| e.index == at.index).unwrap().clone();
-    assert_eq!((replaced.kind, replaced.data.len()), (EntryKind::Normal, 0));
-    let twice = vec![add(6).to_entry(), add(7).to_entry()];
+    assert_eq!((replaced.kind, replaced.data.len(), replaced.replaced), (EntryKind::Normal, 0, true));
+    let twice = vec![entry(0, 0, "a"), add(6).to_entry(), add(7).to_entry()];
     group.raw(1).step(0, message(2, 1, 0, Body::Propose { entries: twice })).unwrap();
     group.settle();
     assert_eq!(group.node(2).conf.learners, ids(&[4, 6]));

@@ -29,6 +29,35 @@ fn a_round_of_heartbeats_confirms() {
     assert_eq!(served(&mut group, 2), [(2, "s".to_owned())], "a follower asks its leader");
 }
 
+/// Without a leader the caller hears so at once; what somebody forwarded here is dropped, as if it were lost.
+#[test]
+fn nobody_to_ask() {
+    let mut group = Group::of(3);
+    for role in [StateRole::Follower, StateRole::Candidate] {
+        assert_eq!(group.status(1).role, role);
+        assert_eq!(read(&mut group, 1, "r"), Err(StepError::ReadDropped));
+        let forwarded = Body::ReadIndex { entries: vec![entry(0, 0, "f")] };
+        assert_eq!(group.raw(1).step(0, message(2, 1, 0, forwarded)), Ok(()));
+        group.raw(1).campaign(0);
+    }
+}
+
+/// An answer names one read; any other is told and serves nobody.
+#[test]
+fn an_answer_holds_one_read() {
+    let mut group = Group::of(3);
+    group.elect(1);
+    group.raw(2).take_trace();
+    for count in 0..4 {
+        let entries = vec![entry(0, 0, "r"); count];
+        group.raw(2).step(0, message(1, 2, 1, Body::ReadIndexResp { index: Index(2), entries })).unwrap();
+    }
+    let bad = |entries| Trace::BadReadIndexResp { from: id(1), entries };
+    assert_eq!(group.raw(2).take_trace(), [0, 2, 3].map(bad));
+    group.settle();
+    assert_eq!(served(&mut group, 2), [(2, "r".to_owned())]);
+}
+
 /// 6.4: a leader that was deposed without knowing serves nothing.
 #[test]
 fn a_deposed_leader_serves_nothing() {
@@ -186,6 +215,11 @@ fn nobody_breaks_his_own_promise() {
     assert_eq!(group.status(2).role, StateRole::Follower);
     group.raw(2).campaign(now + 10);
     assert_eq!(group.status(2).role, StateRole::Candidate);
+
+    let mut without_leases = Group::new(&voters(&[1, 2, 3]), &[1, 2, 3], |c| c.check_quorum = true);
+    without_leases.elect(1);
+    without_leases.raw(2).campaign(0);
+    assert_eq!(without_leases.status(2).role, StateRole::Candidate, "it promised nothing");
 }
 
 /// Reads that wait are bounded; without a leader a read is refused at once.
