@@ -98,6 +98,13 @@ impl<S: Storage> Raft<S> {
                 self.trace.note(|| Trace::VoteRejected(refused));
                 self.send(m.from, Body::PreVoteResp { reject: true });
             }
+            // Without PreVote a candidate that is behind must learn the term, too (Raft figure 2): one that cannot win may be
+            // ahead of the only one that can for ever.
+            Body::Vote(request) if self.config.strict => {
+                let refused = self.vote_trace(m, *request);
+                self.trace.note(|| Trace::VoteRejected(refused));
+                self.send(m.from, Body::VoteResp { reject: true });
+            }
             // Its entries may have been overwritten twice (14.4); a snapshot is committed state (S39).
             Body::StorageAppendResp { last, snapshot } => {
                 self.on_append_done(m.term, *last, snapshot.as_ref().map(|s| s.meta.index));

@@ -25,6 +25,21 @@ fn one_vote_per_term_even_after_a_crash() {
     assert_eq!(answers(&mut group, 3), [Body::VoteResp { reject: true }, Body::VoteResp { reject: false }]);
 }
 
+/// Figure 2: a request of a lower term is refused, and the answer names the term. (The original is silent: one that cannot
+/// win, for it does not know the newest members or entries, may then stay ahead of the only one that can.)
+#[test]
+fn a_candidate_that_is_behind_learns_the_term() {
+    let mut group = Group::of(3);
+    group.raw(3).step(0, vote(1, 3, 5, pos(1, 1))).unwrap();
+    assert_eq!(answers(&mut group, 3), [Body::VoteResp { reject: false }]);
+    group.raw(3).step(0, vote(2, 3, 4, pos(1, 1))).unwrap();
+    group.work(3);
+    let answer = group.soup.pop_front().unwrap();
+    assert_eq!((answer.term, &answer.body), (Term(5), &Body::VoteResp { reject: true }));
+    group.raw(2).step(0, answer).unwrap();
+    assert_eq!(group.status(2).term, Term(5));
+}
+
 /// 5.2: a vote counts only once it cannot be forgotten. The answer waits for the disk (S6).
 #[test]
 fn a_vote_waits_for_the_disk() {

@@ -54,7 +54,7 @@ pub fn is_dead(m: &Message, to: &Facts) -> bool {
     let left = m.term == to.durable.term && m.term == to.basic.term;
     match m.body {
         Body::Append(_) | Body::Heartbeat { .. } => past && !to.answers_lower,
-        Body::PreVote(_) => false,
+        Body::PreVote(_) | Body::Vote(_) => false,
         Body::VoteResp { .. } => past || (left && to.basic.role != StateRole::Candidate),
         Body::AppendResp(_) | Body::HeartbeatResp { .. } => {
             past || (left && matches!(to.basic.role, StateRole::Follower | StateRole::PreCandidate))

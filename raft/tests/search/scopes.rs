@@ -45,13 +45,13 @@ pub struct Scope {
 
 use Budget::{Campaign, Change, Compact, Crash, Propose, Read, Repeat, Report, Transfer};
 
-/// All six.
-pub const SCOPES: [Scope; 6] = [
+/// Six, and replication twice: with a crash, and with leaders that compete.
+pub const SCOPES: [Scope; 7] = [
     Scope {
         name: "elections with PreVote",
         gate: (&[(Campaign, 1), (Crash, 1)], 3),
-        record: (&[(Campaign, 2), (Crash, 1)], 3),
-        campaigners: 0b1110,
+        record: (&[(Campaign, 2)], 3),
+        campaigners: 0b0110,
         set: |c| c.pre_vote = true,
         start: uneven,
         changes: Vec::new,
@@ -60,6 +60,15 @@ pub const SCOPES: [Scope; 6] = [
         name: "replication, partial persistence, crash",
         gate: (&[(Campaign, 1), (Propose, 1), (Crash, 1)], 3),
         record: (&[(Campaign, 2), (Propose, 1), (Crash, 1)], 3),
+        campaigners: 0b0010,
+        set: |_| {},
+        start: even,
+        changes: Vec::new,
+    },
+    Scope {
+        name: "replication, competing leaders",
+        gate: (&[(Campaign, 1), (Propose, 1)], 3),
+        record: (&[(Campaign, 2), (Propose, 1)], 3),
         campaigners: 0b0110,
         set: |_| {},
         start: even,
