@@ -100,7 +100,7 @@ impl<S: Storage> Raft<S> {
             }
             // Without PreVote a candidate that is behind must learn the term, too (Raft figure 2): one that cannot win may be
             // ahead of the only one that can for ever.
-            Body::Vote(request) if self.config.strict => {
+            Body::Vote(request) if self.config.strict && !self.config.pre_vote => {
                 let refused = self.vote_trace(m, *request);
                 self.trace.note(|| Trace::VoteRejected(refused));
                 self.send(m.from, Body::VoteResp { reject: true });

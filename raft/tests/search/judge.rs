@@ -20,6 +20,8 @@ pub struct Facts {
     pub writes: usize,
     /// Does it answer a leader of a lower term?
     answers_lower: bool,
+    /// Does it answer a candidate of a lower term?
+    answers_lower_votes: bool,
 }
 
 impl Facts {
@@ -38,6 +40,7 @@ impl Facts {
             applied: node.applied,
             writes: node.writes(),
             answers_lower: config.check_quorum || config.pre_vote,
+            answers_lower_votes: config.strict && !config.pre_vote,
         }
     }
 
@@ -54,7 +57,8 @@ pub fn is_dead(m: &Message, to: &Facts) -> bool {
     let left = m.term == to.durable.term && m.term == to.basic.term;
     match m.body {
         Body::Append(_) | Body::Heartbeat { .. } => past && !to.answers_lower,
-        Body::PreVote(_) | Body::Vote(_) => false,
+        Body::PreVote(_) => false,
+        Body::Vote(_) => past && !to.answers_lower_votes,
         Body::VoteResp { .. } => past || (left && to.basic.role != StateRole::Candidate),
         Body::AppendResp(_) | Body::HeartbeatResp { .. } => {
             past || (left && matches!(to.basic.role, StateRole::Follower | StateRole::PreCandidate))
