@@ -124,6 +124,26 @@ impl Latch {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use rocksdb::statistics::Ticker;
+
+    /// `pontoon_wal_bytes_total` stands for RocksDB's ticker of WAL bytes, for which every store would have to keep
+    /// statistics. Both leave out the headers of the WAL's records.
+    #[test]
+    fn what_is_counted_as_written_is_what_rocksdb_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.enable_statistics();
+        let latch = Latch::open(dir.path(), &options).unwrap();
+        let mut written = 0;
+        for len in [0, 100, 100_000] {
+            let mut batch = WriteBatch::default();
+            batch.put(b"k", vec![7; len]);
+            written += batch.size_in_bytes() as u64;
+            latch.write(batch, len > 50).unwrap();
+        }
+        assert_eq!(options.get_ticker_count(Ticker::WalFileBytes), written);
+    }
 
     #[test]
     fn the_first_failed_write_closes_for_good() {
