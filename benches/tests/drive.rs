@@ -47,6 +47,7 @@ fn a_point_has_exactly_the_agreed_keys() {
     // Three nodes write each entry, and at most 48 are in flight: three batches could hold all of them.
     let entries = point["entries_per_sync"].as_f64().unwrap();
     assert!((1.0..=48.0).contains(&entries), "{entries}");
+    assert_eq!(point["allocations_per_write"].is_null(), cfg!(not(feature = "allocations")));
     // Payloads are written once a replica, and not much besides.
     assert!(point["log_bytes_per_payload_byte"].as_f64().unwrap() >= 1.0);
 }
@@ -57,5 +58,13 @@ fn keys_are_read_back_after_the_restart() {
         let point = drive(&["--machine", machine, "--reads", "0.2", "--zipf", "1.0"]);
         assert_eq!(point["machine"], machine);
     }
-    assert!(drive(&["--open-loop", "300"])["writes_per_s"].as_f64().unwrap() < 600.0);
+}
+
+#[test]
+fn an_open_loop_neither_hurries_nor_hides_what_is_late() {
+    let slow = drive(&["--open-loop", "300"]);
+    assert!(slow["writes_per_s"].as_f64().unwrap() < 600.0);
+    // Far more than can be done: most of what is due waits since the load began, three seconds ago, or never begins.
+    let late = drive(&["--open-loop", "3000000"]);
+    assert!(late["p50_us"].as_u64().unwrap() > 500_000, "{late}");
 }

@@ -1,4 +1,10 @@
 //! `drive`: the load driver of the engine. See `pontoon_benches::drive`.
+//!
+//! Its nodes are this program, too, so the allocator that counts its calls is installed here.
+
+#[cfg(feature = "allocations")]
+#[global_allocator]
+static COUNTED: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
 fn main() -> std::process::ExitCode {
     pontoon_benches::drive::main()

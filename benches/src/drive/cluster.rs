@@ -8,7 +8,7 @@ use super::control::{Counters, Order, Reply};
 use super::measure::Usage;
 use super::options::{ClusterOptions, MachineName};
 use pontoon_server::harness::free_ports;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -73,6 +73,16 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("pontoon-drive-").tempdir_in(base)?;
         let ports = free_ports(NODES as usize)?;
         Ok(Cluster { dir, options: options.clone(), machine, ports, nodes: BTreeMap::new() })
+    }
+
+    /// How many groups.
+    pub(crate) fn groups(&self) -> u64 {
+        self.options.groups
+    }
+
+    /// What the machines are.
+    pub(crate) fn machine(&self) -> MachineName {
+        self.machine
     }
 
     /// The directory of all.
@@ -172,6 +182,29 @@ impl Cluster {
             }
             thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// One write to every group, by whoever leads it. The machine's state before it is then committed everywhere: a leader
+    /// commits what its predecessors left with its own first entry.
+    pub(crate) fn touch(&mut self) -> Result<(), Failure> {
+        let mut missing: BTreeSet<u64> = (1..=self.options.groups).collect();
+        let began = Instant::now();
+        while !missing.is_empty() {
+            self.wait_led()?;
+            for (id, reply) in self.ask(&Order::Touch { groups: missing.iter().copied().collect() })? {
+                let Reply::Touched { groups, bad } = reply else { return Err(unexpected(&reply)) };
+                if let Some(first) = bad.first() {
+                    return Err(format!("node {id} refused {} writes: {first}", bad.len()).into());
+                }
+                for group in groups {
+                    missing.remove(&group);
+                }
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(format!("{} groups are led by nobody who takes a write", missing.len()).into());
+            }
+        }
+        Ok(())
     }
 
     /// How many groups each node leads, if all running nodes agree that every group is led.

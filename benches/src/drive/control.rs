@@ -12,8 +12,8 @@ pub(crate) enum Order {
     Create,
     /// Which groups are led, and by whom.
     Leaders,
-    /// Start the driver thread; `share` of the load is this node's.
-    Load { options: LoadOptions, nodes: u64 },
+    /// Start the driver thread.
+    Load { options: LoadOptions },
     /// Counters as they stand; `mark`: the histogram of latencies begins now.
     Counters { mark: bool },
     /// Stop the driver thread and tell what it saw.
@@ -22,8 +22,8 @@ pub(crate) enum Order {
     Digests,
     /// Read back the last acknowledged write of each key: (group, key) to its stamp, of groups that this node leads.
     ReadBack { wanted: Acked },
-    /// One write to each group that this node leads.
-    Touch,
+    /// One write to each of these groups that this node leads.
+    Touch { groups: Vec<u64> },
 }
 
 /// The last acknowledged write: group, then key, then stamp.
@@ -42,7 +42,9 @@ pub(crate) enum Reply {
     Result(Outcome),
     /// To `Digests`, by group.
     Digests(BTreeMap<u64, Digest>),
-    /// To `ReadBack`, `Touch`: how many; what was wrong.
+    /// To `Touch`: groups that acknowledged; what was wrong.
+    Touched { groups: Vec<u64>, bad: Vec<String> },
+    /// To `ReadBack`: how many; what was wrong.
     Checked { good: u64, bad: Vec<String> },
     /// It could not be done.
     Failed(String),
@@ -61,7 +63,7 @@ pub(crate) struct Counters {
     pub(crate) syncs: f64,
     pub(crate) log_bytes: f64,
     pub(crate) messages: f64,
-    /// Calls of the allocator, where the build counts them.
+    /// Calls of the allocator.
     pub(crate) allocations: Option<u64>,
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct Outcome {
     /// Refused, never appended; and of unknown outcome.
     pub(crate) refused: u64,
     pub(crate) unknown: u64,
+    /// Open loop: due before the end and never begun.
+    pub(crate) overdue: u64,
     /// Latency in microseconds and how often, since the mark.
     pub(crate) latencies: Vec<(u64, u64)>,
 }

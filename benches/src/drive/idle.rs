@@ -1,11 +1,11 @@
 //! Many groups without load: what they cost, and how long they take to come up, first and after a SIGKILL of all.
 
-use super::Failure;
 use super::cluster::{Cluster, NODES};
-use super::control::Order;
+use super::control::{Order, Outcome};
 use super::measure::Usage;
 use super::options::{IdleOptions, MachineName};
 use super::report::say;
+use super::{Failure, check};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,9 +26,15 @@ pub(crate) fn run(options: &IdleOptions) -> Result<(), Failure> {
     let began = Instant::now();
     let opened = cluster.start()?;
     cluster.wait_led()?;
-    cluster.ask(&Order::Touch)?;
+    cluster.touch()?;
     say(&format!("restarted: open after {opened:.2?}, all led and written to after {:.2?}", began.elapsed()));
-    show("idle after the restart", &mut cluster, options, &empty)
+    show("idle after the restart", &mut cluster, options, &empty)?;
+    let touched = Outcome { per_group: (1..=groups).map(|group| (group, 1)).collect(), ..Outcome::default() };
+    cluster.kill_all();
+    cluster.start()?;
+    check::after_restart(&mut cluster, &[touched])?;
+    say("restarted again: all replicas equal, and nothing is missing");
+    Ok(())
 }
 
 fn show(when: &str, cluster: &mut Cluster, options: &IdleOptions, empty: &[Usage]) -> Result<(), Failure> {

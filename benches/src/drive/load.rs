@@ -52,14 +52,14 @@ struct Shared {
 }
 
 impl<M: Driven> Driver<M> {
-    /// Starts the thread; one of `nodes` that share the load.
-    pub(crate) fn start(engine: Engine, options: LoadOptions, nodes: u64) -> Result<Driver<M>, Failure> {
+    /// Starts the thread.
+    pub(crate) fn start(engine: Engine, options: LoadOptions) -> Result<Driver<M>, Failure> {
         let shared = Arc::new(Shared::default());
         let (ids, named) = crossbeam_channel::bounded(1);
         let inside = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
             ids.send(thread_id()?)?;
-            Loop::<M>::new(engine, options, nodes, inside)?.run()
+            Loop::<M>::new(engine, options, inside)?.run()
         })?;
         Ok(Driver { shared, thread, id: named.recv()?, machine: std::marker::PhantomData })
     }
@@ -143,7 +143,6 @@ struct Target<M> {
 struct Loop<M: Driven> {
     engine: Engine,
     options: LoadOptions,
-    nodes: u64,
     shared: Arc<Shared>,
     writes: Completions<M>,
     /// What came back in this turn.
@@ -164,12 +163,13 @@ struct Loop<M: Driven> {
     marks: u64,
     refused: u64,
     unknown: u64,
+    overdue: u64,
     /// Open loop: when the next operation begins.
     next_at: Instant,
 }
 
 impl<M: Driven> Loop<M> {
-    fn new(engine: Engine, options: LoadOptions, nodes: u64, shared: Arc<Shared>) -> Result<Loop<M>, Failure> {
+    fn new(engine: Engine, options: LoadOptions, shared: Arc<Shared>) -> Result<Loop<M>, Failure> {
         let mut groups = Vec::new();
         for status in engine.groups() {
             let group = engine.group::<M>(status.group)?;
@@ -183,7 +183,6 @@ impl<M: Driven> Loop<M> {
             rng: engine.me().0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             engine,
             options,
-            nodes,
             shared,
             queue: unbounded(),
             slots: Vec::new(),
@@ -197,6 +196,7 @@ impl<M: Driven> Loop<M> {
             marks: 0,
             refused: 0,
             unknown: 0,
+            overdue: 0,
             next_at: now,
         })
     }
@@ -208,6 +208,7 @@ impl<M: Driven> Loop<M> {
             self.begin_due();
             self.wait(Duration::from_millis(10));
         }
+        self.count_overdue();
         let deadline = Instant::now() + DRAIN;
         while self.free.len() < self.slots.len() && Instant::now() < deadline {
             self.wait(Duration::from_millis(10));
@@ -229,6 +230,7 @@ impl<M: Driven> Loop<M> {
             last,
             refused: self.refused,
             unknown: self.unknown,
+            overdue: self.overdue,
             latencies: self
                 .latencies
                 .iter_recorded()
@@ -296,7 +298,7 @@ impl<M: Driven> Loop<M> {
                 }
             }
             Some(rate) => {
-                let every = Duration::from_secs_f64(self.nodes as f64 / rate);
+                let every = self.every(rate);
                 while self.next_at <= Instant::now() {
                     // A full house keeps what is due waiting; its latency counts from when it was due.
                     let Some(slot) = self.take_slot() else { return };
@@ -305,6 +307,22 @@ impl<M: Driven> Loop<M> {
                     self.begin(slot, due);
                 }
             }
+        }
+    }
+
+    /// Open loop: the time between two operations of this node, whose share of the rate is that of the groups it leads.
+    fn every(&self, rate: f64) -> Duration {
+        Duration::from_secs_f64(self.groups.len() as f64 / (rate * self.led.len() as f64))
+    }
+
+    /// Open loop: what was due and never began counts with its age, the least that its latency would have been.
+    fn count_overdue(&mut self) {
+        let (Some(rate), false) = (self.options.open_loop, self.led.is_empty()) else { return };
+        let (now, every) = (Instant::now(), self.every(rate));
+        while self.next_at <= now {
+            self.record_since(self.next_at, now);
+            self.overdue += 1;
+            self.next_at += every;
         }
     }
 
@@ -415,7 +433,11 @@ impl<M: Driven> Loop<M> {
     }
 
     fn record(&mut self, slot: usize, now: Instant) {
-        let took = now.saturating_duration_since(self.slots[slot].began).as_micros();
+        self.record_since(self.slots[slot].began, now);
+    }
+
+    fn record_since(&mut self, began: Instant, now: Instant) {
+        let took = now.saturating_duration_since(began).as_micros();
         self.latencies.saturating_record(u64::try_from(took).unwrap_or(HIGHEST).min(HIGHEST));
     }
 }

@@ -44,6 +44,20 @@ impl Usage {
     }
 }
 
+/// Calls of this process's allocator that took memory: allocations and reallocations of Rust code. What RocksDB takes in
+/// C++ is not seen. `None` unless built with the feature `allocations`.
+#[cfg(feature = "allocations")]
+pub(crate) fn allocator_calls() -> Option<u64> {
+    let seen = stats_alloc::INSTRUMENTED_SYSTEM.stats();
+    Some((seen.allocations + seen.reallocations) as u64)
+}
+
+/// Not counted.
+#[cfg(not(feature = "allocations"))]
+pub(crate) fn allocator_calls() -> Option<u64> {
+    None
+}
+
 /// CPU of one thread of this process (see `thread_id`), microseconds.
 pub(crate) fn thread_cpu_us(thread: &str) -> Result<f64, Failure> {
     cpu_us(&fs::read_to_string(format!("/proc/self/task/{thread}/stat"))?)

@@ -1,14 +1,16 @@
 //! The load driver: three nodes as three processes on the loopback, the engine's public face driven from inside them.
 //!
 //! `options` what is asked; `cluster` starts, kills and asks the processes, `node` is one of them, `load` its driver
-//! thread, `machines` what is replicated, `measure` reads CPU, memory and floors, `report` prints. The runs: `run` (one
-//! point, and the check after a restart), `matrix`, `idle`, `failover`.
-//! Leaves to others: the log store alone (`table`), the Redis protocol (`redis-benchmark`).
+//! thread, `machines` what is replicated, `measure` reads CPU, memory and floors, `floor` runs the bare pipeline, `check` is
+//! what every run ends with, `report` prints. The runs: `run` (one point), `matrix`, `idle`, `failover`.
+//! Leaves to others: the log store alone (`table`), the Redis protocol (`pontoon load`).
 //! Invariant: a run that lost an acknowledged write, or whose replicas differ, fails.
 
+mod check;
 mod cluster;
 mod control;
 mod failover;
+mod floor;
 mod idle;
 mod load;
 mod machines;

@@ -6,6 +6,7 @@ use super::Failure;
 use super::control::{Acked, Counters, Digest, Order, Reply};
 use super::load::Driver;
 use super::machines::{Count, Driven, Memory};
+use super::measure::allocator_calls;
 use super::options::{MachineName, NodeOptions};
 use pontoon::kv::KvMachine;
 use pontoon::{AdminApi, Config, Engine, Group, GroupId, GroupSpec, NodeId, Read};
@@ -81,15 +82,15 @@ impl<M: Driven> Node<M> {
         Ok(match order {
             Order::Create => self.create()?,
             Order::Leaders => Reply::Leaders(self.leaders()),
-            Order::Load { options, nodes } => {
-                self.driver = Some(Driver::start(self.engine.clone(), options, nodes)?);
+            Order::Load { options } => {
+                self.driver = Some(Driver::start(self.engine.clone(), options)?);
                 Reply::Done
             }
             Order::Counters { mark } => Reply::Counters(self.counters(mark)?),
             Order::Result => Reply::Result(self.driver.take().ok_or("nothing is driven")?.finish()?),
             Order::Digests => Reply::Digests(self.digests()?),
             Order::ReadBack { wanted } => self.read_back(&wanted)?,
-            Order::Touch => self.touch()?,
+            Order::Touch { groups } => self.touch(&groups)?,
         })
     }
 
@@ -129,6 +130,7 @@ impl<M: Driven> Node<M> {
         counters.syncs = sum(&text, "pontoon_wal_syncs_total");
         counters.log_bytes = sum(&text, "pontoon_wal_bytes_total");
         counters.messages = sum(&text, "pontoon_raft_messages_sent_total");
+        counters.allocations = allocator_calls();
         Ok(counters)
     }
 
@@ -166,21 +168,24 @@ impl<M: Driven> Node<M> {
         Ok(Reply::Checked { good, bad })
     }
 
-    fn touch(&self) -> Result<Reply, Failure> {
-        let (mut good, mut bad) = (0, Vec::new());
-        let led: Vec<u64> = self.led_here().collect();
+    fn touch(&self, groups: &[u64]) -> Result<Reply, Failure> {
+        let (mut acknowledged, mut bad) = (Vec::new(), Vec::new());
+        let wanted: BTreeSet<u64> = groups.iter().copied().collect();
+        let led: Vec<u64> = self.led_here().filter(|group| wanted.contains(group)).collect();
         self.runtime.block_on(async {
             let mut writing = Vec::new();
             for group in led {
-                writing.push(self.group(group)?.propose(M::command(u64::MAX, 0, 16)).timeout(PATIENCE));
+                writing.push((group, self.group(group)?.propose(M::command(u64::MAX, 0, 16)).timeout(PATIENCE)));
             }
-            for one in writing {
+            for (group, one) in writing {
                 match one.await {
-                    Ok(_) => good += 1,
-                    Err(e) => bad.push(e.to_string()),
+                    Ok(_) => acknowledged.push(group),
+                    // Another leads by now: the parent asks again.
+                    Err(e) if e.never_appended() => {}
+                    Err(e) => bad.push(format!("group {group}: {e}")),
                 }
             }
-            Ok(Reply::Checked { good, bad })
+            Ok(Reply::Touched { groups: acknowledged, bad })
         })
     }
 }

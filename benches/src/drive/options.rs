@@ -54,9 +54,19 @@ pub(crate) struct PointOptions {
     /// Length of the measured window
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
+    #[command(flatten)]
+    pub(crate) floor: FloorOptions,
     /// Write the result there as JSON
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// The bare pipeline beside it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FloorOptions {
+    /// The program `floor`: it is run at the same point afterwards, and the ratio to it printed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) floor: Option<PathBuf>,
 }
 
 /// What a driver thread does.
@@ -81,6 +91,11 @@ pub(crate) struct LoadOptions {
 
 #[derive(Args)]
 pub(crate) struct MatrixOptions {
+    /// Poller threads per node; 0: the engine's default
+    #[arg(long, default_value_t = 0)]
+    pub(crate) pollers: usize,
+    #[command(flatten)]
+    pub(crate) floor: FloorOptions,
     /// Length of each measured window
     #[arg(long, default_value_t = 5)]
     pub(crate) seconds: u64,

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a load driver")]
 
 use super::Failure;
+use super::floor::Floor;
 use super::options::MachineName;
 use serde::Serialize;
 use std::error::Error;
@@ -33,6 +34,12 @@ pub(crate) struct Point {
     pub(crate) refused: u64,
     #[serde(skip)]
     pub(crate) unknown: u64,
+    /// Open loop: due in time and never begun.
+    #[serde(skip)]
+    pub(crate) overdue: u64,
+    /// Only if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) floor: Option<Floor>,
 }
 
 impl Default for Point {
@@ -59,6 +66,8 @@ impl Default for Point {
             allocations_per_write: None,
             refused: 0,
             unknown: 0,
+            overdue: 0,
+            floor: None,
         }
     }
 }
@@ -78,39 +87,43 @@ pub(crate) fn quantile<'a>(counted: impl Iterator<Item = &'a (u64, u64)>, q: f64
     0
 }
 
-/// Points, a row each.
-pub(crate) fn table(points: &[Point]) {
+/// The names of what `row` prints.
+pub(crate) fn header() {
     println!(
         "groups inflight bytes machine   writes/s     p50 ms     p99 ms   p99.9 ms  cpu us  driver  entries/sync  \
-         syncs/s  log B/B  dev B/B  msgs/w  KiB/replica  refused unknown  floor rtt+sync us"
+         syncs/s  log B/B  dev B/B  msgs/w  allocs/w  KiB/replica  refused unknown overdue  floor rtt+sync us"
     );
-    for p in points {
-        let ms = |us: u64| us as f64 / 1e3;
-        println!(
-            "{:>6} {:>8} {:>5} {:<7} {:>10.0} {:>10.3} {:>10.3} {:>10.3} {:>7.2} {:>7.2} {:>13.1} {:>8.0} {:>8.2} \
-             {:>8.2} {:>7.3} {:>12.1} {:>8} {:>7}  {:.0}+{:.0}",
-            p.groups,
-            p.inflight,
-            p.bytes,
-            p.machine.as_str(),
-            p.writes_per_s,
-            ms(p.p50_us),
-            ms(p.p99_us),
-            ms(p.p999_us),
-            p.cpu_us_per_write,
-            p.driver_cpu_us_per_write,
-            p.entries_per_sync,
-            p.syncs_per_s,
-            p.log_bytes_per_payload_byte,
-            p.device_bytes_per_payload_byte,
-            p.messages_per_write,
-            p.rss_per_replica_bytes / 1024.0,
-            p.refused,
-            p.unknown,
-            p.floor_rtt_us,
-            p.floor_sync_us,
-        );
-    }
+}
+
+/// A point.
+pub(crate) fn row(p: &Point) {
+    let ms = |us: u64| us as f64 / 1e3;
+    println!(
+        "{:>6} {:>8} {:>5} {:<7} {:>10.0} {:>10.3} {:>10.3} {:>10.3} {:>7.2} {:>7.2} {:>13.1} {:>8.0} {:>8.2} \
+         {:>8.2} {:>7.3} {:>9.2} {:>12.1} {:>8} {:>7} {:>7}  {:.0}+{:.0}",
+        p.groups,
+        p.inflight,
+        p.bytes,
+        p.machine.as_str(),
+        p.writes_per_s,
+        ms(p.p50_us),
+        ms(p.p99_us),
+        ms(p.p999_us),
+        p.cpu_us_per_write,
+        p.driver_cpu_us_per_write,
+        p.entries_per_sync,
+        p.syncs_per_s,
+        p.log_bytes_per_payload_byte,
+        p.device_bytes_per_payload_byte,
+        p.messages_per_write,
+        p.allocations_per_write.unwrap_or(f64::NAN),
+        p.rss_per_replica_bytes / 1024.0,
+        p.refused,
+        p.unknown,
+        p.overdue,
+        p.floor_rtt_us,
+        p.floor_sync_us,
+    );
 }
 
 /// A line for people.
