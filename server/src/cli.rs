@@ -3,7 +3,7 @@
 //! Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 nobody could be asked, 4 outcome not known. Leaves the work to
 //! `run`.
 
-use crate::run::{self, AdminOptions, DemoOptions, GroupCommand, ServeOptions};
+use crate::run::{self, AdminOptions, DemoOptions, GroupCommand, LoadOptions, ServeOptions};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -20,6 +20,8 @@ enum Sub {
     Serve(Box<ServeOptions>),
     /// Three nodes on this machine under load: kills, restarts, and a check that nothing acknowledged was lost
     Demo(DemoOptions),
+    /// Load on a cluster that runs, over the Redis protocol: throughput, latency, and a check of what was written
+    Load(LoadOptions),
     /// All nodes of a cluster and how they are
     Status(AdminOptions),
     /// All groups of a cluster
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Sub::Serve(options) => run::serve(&options),
         Sub::Demo(options) => run::demo(options),
+        Sub::Load(options) => run::load(&options),
         Sub::Status(options) => run::status(&options),
         Sub::Groups(options) => run::groups(&options),
         Sub::Group(command) => run::group(&command),

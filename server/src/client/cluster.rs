@@ -95,7 +95,8 @@ impl ClusterClient {
 /// Errors that the server gives only where nothing was appended (docs/operating.md).
 const REFUSALS: [&str; 5] = ["MOVED ", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "CROSSSLOT"];
 
-fn judge(value: Value) -> Answer {
+/// A reply as an answer.
+pub(crate) fn judge(value: Value) -> Answer {
     match value.error() {
         Some(text) if REFUSALS.iter().any(|r| text.starts_with(r)) => Answer::Refused(text.to_owned()),
         Some(text) if text.starts_with("ERR outcome unknown") => Answer::Unknown(text.to_owned()),
@@ -103,6 +104,7 @@ fn judge(value: Value) -> Answer {
     }
 }
 
-fn moved_to(text: &str) -> Option<String> {
+/// The address in a `MOVED`.
+pub(crate) fn moved_to(text: &str) -> Option<String> {
     text.strip_prefix("MOVED ")?.split(' ').nth(1).map(str::to_owned)
 }

@@ -8,5 +8,7 @@ mod connection;
 mod wire;
 
 pub use cluster::{Answer, ClusterClient};
+pub(crate) use cluster::{judge, moved_to};
 pub use connection::{Connection, ConnectionError};
+pub(crate) use wire::take_reply;
 pub use wire::{Value, encode_command};

@@ -6,4 +6,5 @@ mod nodes;
 mod questions;
 
 pub use nodes::{NodeProcess, Nodes, NodesConfig, free_ports};
+pub(crate) use questions::led_ranges;
 pub use questions::{applied, digests, leaders, metric_sum, wait_all_led};

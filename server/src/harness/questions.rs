@@ -4,6 +4,7 @@
 
 use crate::admin_client::AdminClient;
 use crate::client::{Answer, ClusterClient, Value};
+use crate::shards::SLOTS;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -20,17 +21,28 @@ async fn ask(addr: &str, args: &[&[u8]]) -> Option<Value> {
 
 /// Slots led per node's Redis address, as one node sees it; and how many of the 16,384 are led at all.
 pub async fn leaders(addr: &str) -> Option<(BTreeMap<String, u32>, u32)> {
-    let Value::Array(rows) = ask(addr, &[b"CLUSTER", b"SLOTS"]).await? else { return None };
     let (mut led, mut all) = (BTreeMap::new(), 0);
-    for row in rows {
-        let Value::Array(cells) = row else { return None };
-        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = cells.as_slice() else { return None };
-        let [Value::Bulk(host), Value::Int(port), ..] = master.as_slice() else { return None };
-        let slots = u32::try_from(last - first + 1).ok()?;
-        *led.entry(format!("{}:{port}", String::from_utf8_lossy(host))).or_insert(0) += slots;
+    for (first, last, leader) in led_ranges(addr).await? {
+        let slots = u32::from(last - first) + 1;
+        *led.entry(leader).or_insert(0) += slots;
         all += slots;
     }
     Some((led, all))
+}
+
+/// First and last slot of each range that is led, and its leader's Redis address, as one node sees it.
+pub(crate) async fn led_ranges(addr: &str) -> Option<Vec<(u16, u16, String)>> {
+    let Value::Array(rows) = ask(addr, &[b"CLUSTER", b"SLOTS"]).await? else { return None };
+    rows.iter().map(led_range).collect()
+}
+
+fn led_range(row: &Value) -> Option<(u16, u16, String)> {
+    let Value::Array(cells) = row else { return None };
+    let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = cells.as_slice() else { return None };
+    let [Value::Bulk(host), Value::Int(port), ..] = master.as_slice() else { return None };
+    let leader = format!("{}:{port}", String::from_utf8_lossy(host));
+    let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
+    (first <= last && last < SLOTS).then_some((first, last, leader))
 }
 
 /// Waits until each node asked sees every slot led by one of `living`; how long that took.

@@ -2,8 +2,10 @@
 
 mod admin;
 mod demo;
+mod load;
 mod serve;
 
 pub(crate) use admin::{AdminOptions, GroupCommand, group, groups, status};
 pub(crate) use demo::{DemoOptions, demo};
+pub(crate) use load::{LoadOptions, load};
 pub(crate) use serve::{ServeOptions, serve};
