@@ -87,7 +87,7 @@ pub const SCOPES: [Scope; 6] = [
         name: "ReadIndex",
         gate: (&[(Campaign, 1), (Read, 2)], 3),
         record: (&[(Campaign, 2), (Read, 1)], 3),
-        campaigners: 0b0110,
+        campaigners: 0b0010,
         set: |_| {},
         start: even,
         changes: Vec::new,
