@@ -96,8 +96,8 @@ impl<S: Storage> Raft<S> {
         let pre = matches!(m.body, Body::PreVote(_));
         let free = self.vote.is_none() && self.lead.is_none();
         let may = self.vote == m.from || free || (pre && m.term > self.term) || mutant::is(Mutant::VotesTwice);
-        let trace = self.vote_trace(m, request);
         if may && (self.log.is_up_to_date(request.last) || mutant::is(Mutant::VoteForOlderLog)) {
+            let trace = self.vote_trace(m, request);
             self.trace.note(|| Trace::VoteCast(trace));
             self.send_in(m.from, m.term, vote_answer(pre, false));
             if !pre {
@@ -105,9 +105,15 @@ impl<S: Storage> Raft<S> {
                 self.vote = m.from;
             }
         } else {
-            self.trace.note(|| Trace::VoteRejected(trace));
-            self.send(m.from, vote_answer(pre, true));
+            self.refuse_vote(m, request);
         }
+    }
+
+    /// Says no, in the own term.
+    pub(crate) fn refuse_vote(&mut self, m: &Message, request: VoteRequest) {
+        let trace = self.vote_trace(m, request);
+        self.trace.note(|| Trace::VoteRejected(trace));
+        self.send(m.from, vote_answer(matches!(m.body, Body::PreVote(_)), true));
     }
 
     /// An answer to the running election came in.

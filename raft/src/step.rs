@@ -93,18 +93,10 @@ impl<S: Storage> Raft<S> {
                 let answer = AppendResp { index: Index::NONE, reject: None };
                 self.send(m.from, Body::AppendResp(answer));
             }
-            Body::PreVote(request) => {
-                let refused = self.vote_trace(m, *request);
-                self.trace.note(|| Trace::VoteRejected(refused));
-                self.send(m.from, Body::PreVoteResp { reject: true });
-            }
+            Body::PreVote(request) => self.refuse_vote(m, *request),
             // Without PreVote a candidate that is behind must learn the term, too (Raft figure 2): one that cannot win may be
             // ahead of the only one that can for ever.
-            Body::Vote(request) if self.config.strict && !self.config.pre_vote => {
-                let refused = self.vote_trace(m, *request);
-                self.trace.note(|| Trace::VoteRejected(refused));
-                self.send(m.from, Body::VoteResp { reject: true });
-            }
+            Body::Vote(request) if self.config.strict && !self.config.pre_vote => self.refuse_vote(m, *request),
             // Its entries may have been overwritten twice (14.4); a snapshot is committed state (S39).
             Body::StorageAppendResp { last, snapshot } => {
                 self.on_append_done(m.term, *last, snapshot.as_ref().map(|s| s.meta.index));
