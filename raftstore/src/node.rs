@@ -141,9 +141,9 @@ impl NodeHandle {
     /// Hands a command in. `Err`: refused at the door, nothing was appended and the slot is not answered.
     /// `Ok`: the slot is answered exactly once.
     pub fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
-        let fence = proposal.fence.clone();
-        let home = self.door(proposal.group, fence.as_ref()).and_then(|home| self.admit(&proposal).map(|()| home));
-        let home = home.inspect_err(|_| fence.iter().for_each(Fence::shut))?;
+        let door = self.door(proposal.group, proposal.fence.as_ref());
+        let home = door.and_then(|home| self.admit(&proposal).map(|()| home));
+        let home = home.inspect_err(|_| proposal.fence.iter().for_each(Fence::shut))?;
         self.router.mail().poller(home, PollerMsg::Propose(proposal));
         Ok(())
     }

@@ -372,8 +372,8 @@ impl Poller {
             Tick::MAX => Instant::NEVER,
             tick => instant_of(tick, self.tick),
         };
-        match self.in_flight.front() {
-            Some(_) if !self.stalled => tick.min(self.stalls_at().unwrap_or(Instant::NEVER)),
+        match self.stalls_at() {
+            Some(at) if !self.stalled => tick.min(at),
             _ => tick,
         }
     }

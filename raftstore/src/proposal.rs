@@ -42,6 +42,14 @@ impl ReplyTo {
     pub fn fail(&self, error: ProposeError) {
         self.slot.fail(self.tag, error);
     }
+
+    /// No response from behind the door: nothing was appended, nor will be what is in line behind it.
+    pub(crate) fn refuse(&self, fence: Option<&Fence>, error: ProposeError) {
+        if let Some(fence) = fence {
+            fence.0.broken.store(true, Ordering::Relaxed);
+        }
+        self.fail(error);
+    }
 }
 
 /// Where the confirmation of one read goes: the caller then reads on its own thread.
@@ -103,12 +111,6 @@ impl Fence {
         Fence(Arc::new(FenceState { term, shut: AtomicBool::new(false), broken: AtomicBool::new(false) }))
     }
 
-    /// The term.
-    #[must_use]
-    pub fn term(&self) -> Term {
-        self.0.term
-    }
-
     /// Is there a reason to refuse at the door?
     pub(crate) fn at_door(&self, now: Term) -> Result<(), ProposeError> {
         if self.0.shut.load(Ordering::Relaxed) { Err(ProposeError::Behind) } else { self.behind_door(now) }
@@ -121,15 +123,10 @@ impl Fence {
 
     /// Is there a reason to refuse at the poller? (Which meets the commands in order, and is the only one to break it.)
     pub(crate) fn behind_door(&self, now: Term) -> Result<(), ProposeError> {
-        match self.0.term == now {
-            _ if self.0.broken.load(Ordering::Relaxed) => Err(ProposeError::Behind),
-            true => Ok(()),
-            false => Err(ProposeError::Fenced { now }),
+        if self.0.broken.load(Ordering::Relaxed) {
+            return Err(ProposeError::Behind);
         }
-    }
-
-    pub(crate) fn break_off(&self) {
-        self.0.broken.store(true, Ordering::Relaxed);
+        if self.0.term == now { Ok(()) } else { Err(ProposeError::Fenced { now }) }
     }
 }
 
@@ -154,10 +151,9 @@ pub struct ReadRequest {
 }
 
 impl Proposal {
-    /// Refuses it behind the door: nothing was appended, nor will be what is in line behind it.
+    /// See `ReplyTo::refuse`.
     pub(crate) fn refuse(self, error: ProposeError) {
-        self.fence.iter().for_each(Fence::break_off);
-        self.reply.fail(error);
+        self.reply.refuse(self.fence.as_ref(), error);
     }
 
     /// What it weighs in the node's budget, from the door until it is appended or refused.

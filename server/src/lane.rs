@@ -160,10 +160,10 @@ impl Lane {
         if let Doing::Writing(under_way) = &mut self.doing {
             *under_way -= 1;
         }
-        let reply = match end {
-            Ok(applied) => WriteCommand::reply(applied.response),
-            Err(ProposeError::Behind) if self.refused.is_some() => self.refused.clone().unwrap_or(Reply::Nil),
-            Err(error) => {
+        let reply = match (end, &self.refused) {
+            (Ok(applied), _) => WriteCommand::reply(applied.response),
+            (Err(ProposeError::Behind), Some(refused)) => refused.clone(),
+            (Err(error), _) => {
                 let reply = self.moving(propose_error(&error, slot, &self.node));
                 self.refused.get_or_insert_with(|| behind(&reply, error.never_appended()));
                 reply

@@ -151,7 +151,7 @@ impl Replica {
         let term = self.raft.basic_status().term;
         let mut run = Run::with_capacity(staged.len());
         for p in staged.drain(..) {
-            if let Some(Err(error)) = p.fence.as_ref().map(|fence| fence.behind_door(term)) {
+            if let Some(error) = out_of_line(p.fence.as_ref(), term) {
                 p.refuse(error);
                 continue;
             }
@@ -173,13 +173,14 @@ impl Replica {
             return self.append_all(run, work);
         }
         // Together they are over the limit of uncommitted bytes: as many as fit.
-        for (command, reply) in run.commands.into_iter().zip(run.replies) {
-            let (bytes, term) = (reply.0, self.raft.basic_status().term);
-            if let Some(Err(error)) = reply.2.as_ref().map(|fence| fence.behind_door(term)) {
-                reply.1.fail(error);
-                continue;
+        let term = self.raft.basic_status().term;
+        for (command, (bytes, reply, fence)) in run.commands.into_iter().zip(run.replies) {
+            match out_of_line(fence.as_ref(), term) {
+                Some(error) => reply.refuse(fence.as_ref(), error),
+                None => {
+                    self.append_all(Run { commands: vec![command], replies: vec![(bytes, reply, fence)], bytes }, work);
+                }
             }
-            self.append_all(Run { commands: vec![command], replies: vec![reply], bytes }, work);
         }
     }
 
@@ -196,10 +197,7 @@ impl Replica {
             _ => {
                 work.tally.refused += replies.len() as u64;
                 let why = self.refuses_all().unwrap_or(ProposeError::Overloaded(Limit::GroupInflight));
-                for (_, reply, fence) in replies {
-                    fence.iter().for_each(Fence::break_off);
-                    reply.fail(why.clone());
-                }
+                replies.into_iter().for_each(|(_, reply, fence)| reply.refuse(fence.as_ref(), why.clone()));
             }
         }
     }
@@ -217,4 +215,9 @@ impl Replica {
         let backlog = self.proposals.bytes > self.limits.group_waiting_bytes;
         backlog.then_some(ProposeError::Overloaded(Limit::ApplyBacklog))
     }
+}
+
+/// Why a command may not follow those before it, if so.
+fn out_of_line(fence: Option<&Fence>, term: Term) -> Option<ProposeError> {
+    fence?.behind_door(term).err()
 }

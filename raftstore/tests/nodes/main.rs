@@ -218,14 +218,20 @@ fn a_failed_sync_poisons_the_node_and_answers_everybody() {
     c.put("l", "w").unwrap();
 }
 
-#[test]
-fn over_the_groups_limit_is_overloaded_and_never_appended() {
+/// A leader without a quorum that takes 4 KiB of commands.
+fn alone_with_little_room() -> (Cluster, NodeId) {
     let config = Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, ..Config::default() };
     let mut c = Cluster::new(3, config);
     c.create(GROUP);
     let leader = c.await_leader(GROUP);
     c.ticks(3);
     c.cut_off.extend(others(&c, leader));
+    (c, leader)
+}
+
+#[test]
+fn over_the_groups_limit_is_overloaded_and_never_appended() {
+    let (mut c, leader) = alone_with_little_room();
     let value = Bytes::from(vec![b'x'; 900]);
     let slots: Vec<_> = (0..20)
         .map(|n| c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), value.clone())])).unwrap())
@@ -240,12 +246,7 @@ fn over_the_groups_limit_is_overloaded_and_never_appended() {
 
 #[test]
 fn behind_a_refused_command_nothing_of_its_line_is_appended() {
-    let config = Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, ..Config::default() };
-    let mut c = Cluster::new(3, config);
-    c.create(GROUP);
-    let leader = c.await_leader(GROUP);
-    c.ticks(3);
-    c.cut_off.extend(others(&c, leader));
+    let (mut c, leader) = alone_with_little_room();
     let line = Fence::new(c.nodes[&leader].handle.status(GROUP).unwrap().term);
     let large = KvOp::Put(vec![(Bytes::from_static(b"large"), Bytes::from(vec![b'x'; 900]))]);
     let first: Vec<_> = (0..6).map(|_| c.propose_in(leader, GROUP, &large, Some(&line)).unwrap()).collect();
