@@ -1,8 +1,8 @@
 //! The gate on the data path: what a write costs in syncs, messages, allocations and bytes, at two numbers of groups.
 //!
 //! Counters only, never times: a slow or busy machine batches more, not less. The bounds are two to three times what a busy
-//! machine shows in a debug build (a short window has the most of the flush at the end in its device bytes). One test, so that no other load runs beside it. Allocations are counted with the feature `allocations`,
-//! which the gate asks for.
+//! machine shows in a debug build (a short window has the most of the flush at the end in its device bytes). One test, so
+//! that no other load runs beside it. Allocations are counted with the feature `allocations`, which the gate asks for.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use serde_json::Value;

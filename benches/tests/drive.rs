@@ -1,30 +1,11 @@
 //! The load driver end to end, a second long: its JSON has the agreed keys, its counters make sense, its check ran.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod keys;
+
+use keys::KEYS;
 use serde_json::Value;
 use std::process::Command;
-
-const KEYS: [&str; 19] = [
-    "groups",
-    "inflight",
-    "bytes",
-    "machine",
-    "writes_per_s",
-    "p50_us",
-    "p99_us",
-    "p999_us",
-    "cpu_us_per_write",
-    "driver_cpu_us_per_write",
-    "entries_per_sync",
-    "syncs_per_s",
-    "log_bytes_per_payload_byte",
-    "device_bytes_per_payload_byte",
-    "messages_per_write",
-    "rss_per_replica_bytes",
-    "floor_rtt_us",
-    "floor_sync_us",
-    "allocations_per_write",
-];
 
 fn drive(args: &[&str]) -> Value {
     let dir = tempfile::tempdir().unwrap();

@@ -13,9 +13,9 @@ use faults::{ENOSPC, Faults};
 use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::client::{Answer, ClusterClient};
 use pontoon_server::harness::Nodes;
-use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{Clients, PATIENCE, all_led, equal_contents, groups_at, three_nodes, token_file, transfer_all, until};
+use support::{Clients, PATIENCE, all_led, equal_contents, groups_at, lead_at_1, three_nodes, unbalanced, until};
+use tempfile::TempDir;
 
 const CLIENTS: u64 = 16;
 const KEYS: u64 = 400;
@@ -30,23 +30,26 @@ fn start_1(faults: &Faults, nodes: &mut Nodes) {
     nodes.start_with(1, &env.iter().map(|(k, v)| (*k, v.as_path())).collect::<Vec<_>>()).unwrap();
 }
 
-/// Three nodes whose leaders stay where they are put; all at node 1, which has the disk.
-async fn led_by_1(dir: &Path, disk: &Faults) -> Nodes {
-    let config = dir.join("pontoon.toml");
-    std::fs::write(&config, "[engine]\nbalance = false\n").unwrap();
-    let flags = ["--config", config.to_str().unwrap(), "--admin-token-file", &token_file(dir)];
-    let mut nodes = three_nodes(dir, GROUPS as u16, &flags);
-    start_1(disk, &mut nodes);
+/// Three nodes under load, all groups led by node 1, whose disk it is. Taken apart in this order they end in the other.
+struct Scene {
+    _dir: TempDir,
+    disk: Faults,
+    nodes: Nodes,
+    clients: Clients,
+}
+
+async fn led_by_1(round: &str, seed: u64) -> Scene {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Faults::build(dir.path());
+    let mut nodes = unbalanced(dir.path(), GROUPS as u16);
+    start_1(&disk, &mut nodes);
     nodes.start(2).unwrap();
     nodes.start(3).unwrap();
     all_led(&nodes).await;
-    until("node 1 leads all", async || {
-        transfer_all(&nodes, 1);
-        let seen = leaders(&nodes, 2);
-        if seen.iter().all(|(leader, _)| *leader == 1) { Ok(()) } else { Err(seen) }
-    })
-    .await;
-    nodes
+    lead_at_1(&nodes).await;
+    let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, round, seed);
+    clients.acknowledge(1_000).await;
+    Scene { _dir: dir, disk, nodes, clients }
 }
 
 /// Leader and term of each group as a node sees them.
@@ -65,11 +68,7 @@ async fn judged(clients: Clients, nodes: &Nodes, round: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_syncs_cost_no_leadership() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Faults::build(dir.path());
-    let nodes = led_by_1(dir.path(), &disk).await;
-    let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, "slow", 1);
-    clients.acknowledge(1_000).await;
+    let Scene { _dir, disk, nodes, clients } = led_by_1("slow", 1).await;
     let before = leaders(&nodes, 2);
     disk.slow(Duration::from_secs(2), DISK);
     let (began, at) = (Instant::now(), clients.writes());
@@ -85,11 +84,7 @@ async fn slow_syncs_cost_no_leadership() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sync_that_hangs_hands_leaders_over_and_the_others_serve() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Faults::build(dir.path());
-    let nodes = led_by_1(dir.path(), &disk).await;
-    let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, "hung", 2);
-    clients.acknowledge(1_000).await;
+    let Scene { _dir, disk, nodes, clients } = led_by_1("hung", 2).await;
     disk.slow(Duration::from_secs(600), DISK);
     until("others lead all", async || {
         let seen = leaders(&nodes, 2);
@@ -105,11 +100,7 @@ async fn a_sync_that_hangs_hands_leaders_over_and_the_others_serve() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_ends_one_node_and_it_comes_back_when_there_is_room() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Faults::build(dir.path());
-    let mut nodes = led_by_1(dir.path(), &disk).await;
-    let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, "full", 3);
-    clients.acknowledge(1_000).await;
+    let Scene { _dir, disk, mut nodes, clients } = led_by_1("full", 3).await;
     disk.arm("write", ENOSPC, 0, 0, DISK);
     let mut code = None;
     while code.is_none() {

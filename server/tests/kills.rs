@@ -11,12 +11,9 @@ use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::harness::Nodes;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{
-    Clients, all_led, equal_contents, groups_at, rounds, three_nodes, token_file, transfer_all, until, until_true,
-};
+use support::{Clients, all_led, equal_contents, groups_at, lead_at_1, rounds, three_nodes, unbalanced, until_true};
 
 const CLIENTS: u64 = 16;
 const KEYS: u64 = 800;
@@ -84,28 +81,14 @@ fn signal(name: &str, nodes: &Nodes, id: u64) {
     assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
 }
 
-/// Three nodes whose leaders stay where they are put.
-fn unbalanced(dir: &Path) -> Nodes {
-    let config = dir.join("pontoon.toml");
-    std::fs::write(&config, "[engine]\nbalance = false\n").unwrap();
-    let flags = ["--config", config.to_str().unwrap(), "--admin-token-file", &token_file(dir)];
-    three_nodes(dir, 12, &flags)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_was_stopped_disrupts_no_leader() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = unbalanced(dir.path());
+    let mut nodes = unbalanced(dir.path(), 12);
     nodes.start_all().unwrap();
     all_led(&nodes).await;
     let admin = |id: u64| nodes.node(id).admin.clone();
-    until("node 1 leads all", async || {
-        // Whether it came to it is looked at.
-        transfer_all(&nodes, 1);
-        let seen = seen_at(&admin(1));
-        if seen.len() == 12 && seen.values().all(|s| s.leader == 1) { Ok(()) } else { Err(seen) }
-    })
-    .await;
+    lead_at_1(&nodes).await;
 
     let clients = Clients::start(nodes.redis()[..2].to_vec(), 4, KEYS, "stopped", 1);
     clients.acknowledge(100).await;

@@ -2,36 +2,16 @@
 //! no acknowledged write.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "../../benches/tests/keys/mod.rs"]
+mod keys;
 mod support;
 
+use keys::KEYS;
 use pontoon_server::harness::Nodes;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use support::{all_led, three_nodes};
-
-/// As the load driver `drive` writes them.
-const KEYS: [&str; 19] = [
-    "groups",
-    "inflight",
-    "bytes",
-    "machine",
-    "writes_per_s",
-    "p50_us",
-    "p99_us",
-    "p999_us",
-    "cpu_us_per_write",
-    "driver_cpu_us_per_write",
-    "entries_per_sync",
-    "syncs_per_s",
-    "log_bytes_per_payload_byte",
-    "device_bytes_per_payload_byte",
-    "messages_per_write",
-    "rss_per_replica_bytes",
-    "floor_rtt_us",
-    "floor_sync_us",
-    "allocations_per_write",
-];
 
 /// Only one address is told: the others are learnt.
 fn load(nodes: &Nodes, json: &Path, args: &[&str]) -> Child {

@@ -4,6 +4,7 @@
 //! Invariant: floors are taken while nothing of ours runs.
 
 use super::Failure;
+use pontoon_server::harness;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,8 +13,6 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Microseconds in a clock tick of /proc (USER_HZ is 100 on Linux, whatever the kernel's own).
-const TICK_US: f64 = 10_000.0;
 /// Rounds of each floor.
 const ROUNDS: usize = 500;
 
@@ -71,10 +70,7 @@ pub(crate) fn thread_id() -> Result<String, Failure> {
 }
 
 fn cpu_us(stat: &str) -> Result<f64, Failure> {
-    // The name in parentheses may hold anything; utime and stime are the 12th and 13th field after it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let at = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).ok_or("a short /proc stat");
-    Ok((at(11)? + at(12)?) * TICK_US)
+    Ok(harness::cpu_us(stat).ok_or("a short /proc stat")?)
 }
 
 fn field(text: &str, name: &str) -> Result<u64, Failure> {

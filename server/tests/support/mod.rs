@@ -42,6 +42,25 @@ pub(crate) fn token_file(dir: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Three nodes below `dir` whose leaders stay where they are put; not started.
+pub(crate) fn unbalanced(dir: &Path, groups: u16) -> Nodes {
+    let config = dir.join("pontoon.toml");
+    std::fs::write(&config, "[engine]\nbalance = false\n").unwrap();
+    three_nodes(dir, groups, &["--config", config.to_str().unwrap(), "--admin-token-file", &token_file(dir)])
+}
+
+/// Hands all leaders to node 1 and waits until every node sees them there.
+pub(crate) async fn lead_at_1(nodes: &Nodes) {
+    until("node 1 leads all", async || {
+        // Whether it came to it is looked at.
+        transfer_all(nodes, 1);
+        let rows: Vec<_> = nodes.nodes.iter().flat_map(|n| groups_at(&n.admin)).collect();
+        let all = rows.len() == nodes.nodes.len() * usize::from(nodes.groups());
+        if all && rows.iter().all(|row| row["leader"] == 1) { Ok(()) } else { Err(rows) }
+    })
+    .await;
+}
+
 /// Asks node 1 to hand the leaders of all groups over. Did all arrive?
 pub(crate) fn transfer_all(nodes: &Nodes, to: u64) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));

@@ -3,13 +3,10 @@
 //! Leaves to others: latencies (the clients' histograms, begun anew at the first look).
 
 use super::client::Tally;
-use crate::harness::metric_sum;
+use crate::harness::{self, metric_sum};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// Microseconds in a clock tick of /proc (USER_HZ is 100 on Linux, whatever the kernel's own).
-const TICK_US: f64 = 10_000.0;
 
 /// What is counted from the start on.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +84,5 @@ async fn nodes(admin: &[String]) -> Option<Nodes> {
 /// User and system time of this process; 0 where there is no /proc.
 fn cpu_us() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name in parentheses may hold anything; utime and stime are the 12th and 13th field after it.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    fields.skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() * TICK_US
+    harness::cpu_us(&stat).unwrap_or_default()
 }
