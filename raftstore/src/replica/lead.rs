@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// timeout (10 ticks): the two must not fall together, or nobody would ever look active.
 const FOLLOWERS_EVERY: Tick = 7;
 
+/// Doublings of a candidate's patience after which it is far beyond any election timeout.
+const MAX_DOUBLINGS: u32 = 8;
+
 /// Leadership of one group.
 #[derive(Default)]
 pub(super) struct Leading {
@@ -23,6 +26,8 @@ pub(super) struct Leading {
     soft: SoftState,
     /// On a candidate: when it tries again.
     retry_at: Option<Tick>,
+    /// How often it did since a leader was known.
+    retries: u32,
     /// Who waits for a transfer: to whom, until when.
     transfer: Option<(NodeId, Tick, Arc<dyn AdminSlot>)>,
     /// On a leader: how the others stand; refreshed every `FOLLOWERS_EVERY` ticks.
@@ -87,6 +92,7 @@ impl Replica {
             return;
         }
         if soft.lead != ReplicaId::NONE {
+            self.leading.retries = 0;
             work.tally.leader_changes += 1;
             self.reads.ask_again();
         }
@@ -99,10 +105,12 @@ impl Replica {
 
     /// How long a candidate waits for votes. A vote that is split shows within a round; the core would let a whole election
     /// timeout pass before the next try, and two of three voters split it whenever they draw the same timeout. Here the
-    /// voters take turns by id, so that they do not split it again.
+    /// voters take turns by id, so that they do not split it again. Each time twice as long: where a round takes longer than
+    /// that (votes are synced on both sides), no votes would ever be waited for; soon the core's timeout is the shorter one.
     fn patience(&self) -> Tick {
         let before = self.machine.record.conf_state.voters.iter().filter(|voter| **voter < self.id).count();
-        (self.limits.election_ticks / 5).max(1) * (1 + before as u64)
+        let first = (self.limits.election_ticks / 5).max(1) * (1 + before as u64);
+        first << self.leading.retries.min(MAX_DOUBLINGS)
     }
 
     pub(super) fn retry_deadline(&self) -> Tick {
@@ -113,6 +121,7 @@ impl Replica {
     pub(super) fn stand_again(&mut self, now: Tick) {
         if self.retry_deadline() <= now {
             self.leading.retry_at = None;
+            self.leading.retries = self.leading.retries.saturating_add(1);
             self.raft.campaign(now);
         }
     }

@@ -23,6 +23,19 @@ impl World {
         Ok(())
     }
 
+    /// Entries that members have not applied and a peer has, in all.
+    pub(super) fn lag(&self) -> u64 {
+        let of_group = |group: GroupId| {
+            let members = self.facts.config(group).map(Config::members).unwrap_or_default();
+            let node = |replica| self.nodes.get(&self.facts.node_of(group, replica)?);
+            let applied = members.into_iter().filter_map(node).filter_map(|n| Some(n.status(group)?.applied.0));
+            let applied: Vec<u64> = applied.collect();
+            let most = applied.iter().copied().max().unwrap_or_default();
+            applied.into_iter().map(|at| most - at).sum::<u64>()
+        };
+        self.living().into_iter().map(of_group).sum()
+    }
+
     /// At the end: the members are those that the log says, equal and at work; of everybody else nothing is left.
     pub(super) fn check_members(&self, group: GroupId) -> Result<(), String> {
         let config = self.facts.config(group).ok_or_else(|| format!("group {group} was never born"))?;

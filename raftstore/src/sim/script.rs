@@ -61,6 +61,8 @@ impl Script {
             ["groups", n] => swarm.groups = number(n)?,
             ["faults", t] => swarm.fault_phase = seconds(t)?,
             ["heal", t] => swarm.heal_phase = seconds(t)?,
+            ["election", ticks] => swarm.config.election_ticks = number(ticks)?,
+            ["writes", low, high] => swarm.write = (seconds(low)?, seconds(high)?),
             _ => return Err("not understood".to_owned()),
         }
         Ok(())
