@@ -20,6 +20,8 @@ mod quorum;
 mod schedule;
 #[path = "search/mod.rs"]
 mod search;
+#[path = "transcripts/window.rs"]
+mod window;
 
 use datadriven::Runner;
 use pontoon_raft::mutant::{Mutant, activate};
@@ -113,10 +115,11 @@ fn by_search() -> Option<String> {
 
 type NewRunner = fn() -> Box<dyn Runner>;
 
-const KINDS: [(&str, NewRunner); 3] = [
+const KINDS: [(&str, NewRunner); 4] = [
     ("interaction", || Box::new(interaction::Env::new())),
     ("quorum", || Box::new(quorum::Quorum)),
     ("confchange", || Box::new(confchange::ConfChanges::new())),
+    ("window", || Box::new(window::Windows::new())),
 ];
 
 /// How many differ.

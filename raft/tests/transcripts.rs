@@ -1,7 +1,7 @@
 //! Runs recorded conversations with etcd's raft against this core and compares byte for byte.
 //!
 //! `RAFT_TRANSCRIPTS` names folders (colon-separated, relative to the workspace) that hold `interaction/`,
-//! `quorum/` or `confchange/`; default: `../shared/conformance/{etcd-raft,generated}`. Our own ones in
+//! `quorum/` or `confchange/` (`window/` is our own kind); default: `../shared/conformance/{etcd-raft,generated}`. Our own ones in
 //! `raft/tests/data` always run. `RAFT_TRANSCRIPTS_ONLY=text` runs the files whose path contains it.
 //! `REWRITE=1` rewrites the expectations of our own ones: review the diff against `raft-core.md`.
 //! The grammar and the environment are specified in `shared/conformance/README.md`.
@@ -16,6 +16,8 @@ mod datadriven;
 mod interaction;
 #[path = "transcripts/quorum.rs"]
 mod quorum;
+#[path = "transcripts/window.rs"]
+mod window;
 
 use datadriven::Runner;
 use std::io::Write;
@@ -25,10 +27,11 @@ use std::path::{Path, PathBuf};
 type NewRunner = fn() -> Box<dyn Runner>;
 
 /// Sub-folders and who answers the files in them.
-const KINDS: [(&str, NewRunner); 3] = [
+const KINDS: [(&str, NewRunner); 4] = [
     ("interaction", || Box::new(interaction::Env::new())),
     ("quorum", || Box::new(quorum::Quorum)),
     ("confchange", || Box::new(confchange::ConfChanges::new())),
+    ("window", || Box::new(window::Windows::new())),
 ];
 
 #[test]

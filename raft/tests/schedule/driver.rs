@@ -31,6 +31,8 @@ impl Group {
         // Only the attempt to read what is to be applied shows that it is not in memory.
         let cold = self.replicas[at].raw.storage().cold;
         assert!(cold || !ready.is_empty(), "work was announced, there is none");
+        let again = ready.is_empty() && self.replicas[at].raw.has_ready();
+        assert!(!again, "what cannot be read is announced again before it was fetched");
         self.tell(format_args!("{} {ready:?}", at + 1));
         if self.replicas[at].config.async_storage_writes {
             self.work_asynchronously(at, ready);

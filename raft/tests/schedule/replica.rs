@@ -28,6 +28,8 @@ impl Storage for Disk {
     }
 
     fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        let held = self.mem.first_index() <= low && high <= self.mem.last_index().next();
+        assert!(held, "the core asks for [{low}, {high}), which it knows not to be there");
         self.mem.entries(low, high, max_bytes, page)?;
         if self.cold {
             page.clear();

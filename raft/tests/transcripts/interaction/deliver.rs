@@ -119,6 +119,6 @@ impl Env {
     }
 }
 
-fn kind_named(name: &str) -> MessageKind {
+pub(super) fn kind_named(name: &str) -> MessageKind {
     print::KINDS.iter().find(|(_, n)| *n == name).unwrap_or_else(|| panic!("no message type {name}")).0
 }

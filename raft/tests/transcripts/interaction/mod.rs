@@ -12,6 +12,7 @@ mod own;
 pub mod print;
 pub mod propose;
 mod ready;
+mod step;
 
 use crate::datadriven::{Directive, Runner};
 use node::{EnvStorage, Node};

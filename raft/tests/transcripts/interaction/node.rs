@@ -24,6 +24,8 @@ pub struct Node {
 pub struct EnvStorage {
     pub mem: MemStorage,
     pub history: Vec<Snapshot>,
+    /// Entries are not in memory: every read says `Uncached`.
+    pub cold: bool,
 }
 
 impl EnvStorage {
@@ -62,6 +64,11 @@ impl Storage for EnvStorage {
     }
 
     fn entries(&self, low: Index, high: Index, max_bytes: u64, page: &mut Entries) -> Result<(), StorageError> {
+        let held = self.mem.first_index() <= low && high <= self.mem.last_index().next();
+        assert!(held, "the core asks for [{low}, {high}), which it knows not to be there");
+        if self.cold {
+            return Err(StorageError::Uncached);
+        }
         self.mem.entries(low, high, max_bytes, page)
     }
 
@@ -101,7 +108,7 @@ impl Env {
             snapshot.meta.term = Term(1);
             mem.install_snapshot(snapshot.clone()).map_err(|e| e.to_string())?;
         }
-        let storage = EnvStorage { mem, history: vec![snapshot.unwrap_or_default()] };
+        let storage = EnvStorage { mem, history: vec![snapshot.unwrap_or_default()], cold: false };
         for _ in 0..d.key::<usize>(0) {
             let id = self.nodes.len() as u64 + 1;
             config.id = ReplicaId(id);

@@ -1,4 +1,5 @@
-//! Commands that the original's environment lacks: founding, reads, snapshot reports, restarts, further limits.
+//! Commands that the original's environment lacks: founding, reads, snapshot reports, restarts, further limits, pages that are
+//! reported in parts, entries that are not in memory, several entries in one proposal, messages out of nowhere (`step`).
 //!
 //! Only transcripts of our own use them. Invariant: every name here is one that the original's
 //! environment answers with `unknown command`, and that no recorded transcript holds.
@@ -28,6 +29,18 @@ impl Env {
                 let peers: Vec<Peer> = ids.into_iter().map(peer).collect();
                 self.call(d.key(0), |node, _| node.bootstrap(&peers)).map_err(|e| e.to_string())
             }
+            "report-applied" => {
+                let upto = Index(d.key(1));
+                self.call(d.key(0), |node, now| node.on_applied(now, upto));
+                Ok(())
+            }
+            "evict" => {
+                self.node(d.key(0)).raw.storage_mut().cold = true;
+                Ok(())
+            }
+            "fetch" => self.fetch(d.key(0)),
+            "propose-entries" => self.propose_entries(d),
+            "step" => self.step(d),
             _ => return None,
         })
     }
@@ -36,6 +49,7 @@ impl Env {
     fn restart(&mut self, id: u64) -> Outcome {
         let node = self.node(id);
         let mut storage = node.raw.storage().clone();
+        storage.cold = false;
         // A snapshot that was installed is newer than the history, then it stays.
         let _ = storage.mem.set_snapshot(storage.newest_snapshot().clone());
         node.config.applied = storage.mem.snapshot(ReplicaId(id)).map_err(|e| e.to_string())?.meta.index;
@@ -44,6 +58,18 @@ impl Env {
         node.apply_work.clear();
         self.in_flight.retain(|m| !(m.to == ReplicaId(id) && (m.from == m.to || m.from.is_local_target())));
         self.call(id, |_, _| ());
+        Ok(())
+    }
+
+    /// Prints what the core waits for and for whom; then it is in memory, and the core hears of it.
+    fn fetch(&mut self, id: u64) -> Outcome {
+        let node = self.node(id);
+        node.raw.storage_mut().cold = false;
+        let wanted = node.raw.take_fetches();
+        for Fetch { to, low, high, .. } in wanted {
+            self.output.println(&format!("for {to}: [{low}, {high})"));
+            self.call(id, |node, now| node.resume_append(now, to));
+        }
         Ok(())
     }
 }

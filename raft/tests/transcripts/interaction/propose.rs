@@ -39,6 +39,22 @@ impl Env {
     }
 }
 
+impl Env {
+    /// One line per entry: `data <text>`, or `change <operations>`. All or none are proposed.
+    pub(super) fn propose_entries(&mut self, d: &Directive) -> Outcome {
+        let entries = d.input.lines().map(parse_entry).collect::<Result<Vec<Entry>, String>>()?;
+        self.call(d.key(0), |node, now| node.propose_entries(now, entries)).map(|_| ()).map_err(|e| e.to_string())
+    }
+}
+
+fn parse_entry(line: &str) -> Result<Entry, String> {
+    match line.split_once(' ').unwrap_or((line, "")) {
+        ("data", text) => Ok(Entry::normal(Bytes::from(text.to_owned()))),
+        ("change", text) => Ok(ConfChangeV2 { changes: parse_operations(text)?, ..ConfChangeV2::default() }.to_entry()),
+        (other, _) => Err(format!("unknown entry {other}")),
+    }
+}
+
 const OLD_FORM: &str = "v1 conf change can only have one operation and no transition";
 
 fn parse_transition(text: &str) -> Result<ConfChangeTransition, String> {
