@@ -36,7 +36,6 @@ pub fn storage() -> MemStorage {
 }
 
 /// A logger that drops everything.
-#[must_use]
 pub fn logger() -> Logger {
     Logger::root(Discard, o!())
 }
