@@ -14,6 +14,8 @@ mod confchange;
 mod datadriven;
 #[path = "transcripts/interaction/mod.rs"]
 mod interaction;
+#[path = "transcripts/kinds.rs"]
+mod kinds;
 #[path = "transcripts/quorum.rs"]
 mod quorum;
 #[path = "schedule/mod.rs"]
@@ -23,7 +25,7 @@ mod search;
 #[path = "transcripts/window.rs"]
 mod window;
 
-use datadriven::Runner;
+use kinds::{KINDS, NewRunner};
 use pontoon_raft::mutant::{Mutant, activate};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
@@ -112,15 +114,6 @@ fn by_search() -> Option<String> {
     };
     search::SCOPES.iter().find(dies).map(|scope| scope.name.to_owned())
 }
-
-type NewRunner = fn() -> Box<dyn Runner>;
-
-const KINDS: [(&str, NewRunner); 4] = [
-    ("interaction", || Box::new(interaction::Env::new())),
-    ("quorum", || Box::new(quorum::Quorum)),
-    ("confchange", || Box::new(confchange::ConfChanges::new())),
-    ("window", || Box::new(window::Windows::new())),
-];
 
 /// How many differ.
 fn by_transcripts(files: &[(PathBuf, NewRunner)]) -> Option<String> {

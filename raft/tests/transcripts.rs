@@ -14,25 +14,17 @@ mod confchange;
 mod datadriven;
 #[path = "transcripts/interaction/mod.rs"]
 mod interaction;
+#[path = "transcripts/kinds.rs"]
+mod kinds;
 #[path = "transcripts/quorum.rs"]
 mod quorum;
 #[path = "transcripts/window.rs"]
 mod window;
 
-use datadriven::Runner;
+use kinds::{KINDS, NewRunner};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-
-type NewRunner = fn() -> Box<dyn Runner>;
-
-/// Sub-folders and who answers the files in them.
-const KINDS: [(&str, NewRunner); 4] = [
-    ("interaction", || Box::new(interaction::Env::new())),
-    ("quorum", || Box::new(quorum::Quorum)),
-    ("confchange", || Box::new(confchange::ConfChanges::new())),
-    ("window", || Box::new(window::Windows::new())),
-];
 
 #[test]
 fn transcripts() {

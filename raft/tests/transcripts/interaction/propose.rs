@@ -37,9 +37,7 @@ impl Env {
         };
         self.call(d.key(0), |node, now| node.propose_conf_change(now, change)).map(|_| ()).map_err(|e| e.to_string())
     }
-}
 
-impl Env {
     /// One line per entry: `data <text>`, or `change <operations>`. All or none are proposed.
     pub(super) fn propose_entries(&mut self, d: &Directive) -> Outcome {
         let entries = d.input.lines().map(parse_entry).collect::<Result<Vec<Entry>, String>>()?;
