@@ -49,6 +49,8 @@ pub struct Completions<S: StateMachine> {
     core: Arc<Core>,
     /// Where answers arrive.
     sink: Arc<Sink<S::Response>>,
+    /// The way there of the batch that is being staged.
+    way: Arc<dyn ReplySlot>,
     /// Submitted, not handed in.
     staged: Vec<Letter>,
     /// Refused before that.
@@ -70,9 +72,11 @@ pub struct Completions<S: StateMachine> {
 impl<S: StateMachine> Completions<S> {
     pub(crate) fn new(core: &Arc<Core>) -> Completions<S> {
         let now = Instant::now();
+        let sink = Arc::new(Sink::new(&core.pending));
         Completions {
             core: Arc::clone(core),
-            sink: Arc::new(Sink::new(&core.pending)),
+            way: Arc::new(Way(Arc::clone(&sink))),
+            sink,
             staged: Vec::new(),
             refused: Vec::new(),
             flight: Flight::default(),
@@ -120,7 +124,7 @@ impl<S: StateMachine> Completions<S> {
         };
         match key {
             Ok(key) => {
-                let reply = ReplyTo { slot: self.sink.clone(), tag: key };
+                let reply = ReplyTo { slot: Arc::clone(&self.way), tag: key };
                 self.staged.push(Letter { group, command, fence, reply });
             }
             Err(e) => {
@@ -139,6 +143,7 @@ impl<S: StateMachine> Completions<S> {
             self.core.pending.fetch_add(self.staged.len(), Ordering::Relaxed);
             let next = Vec::with_capacity(self.staged.len());
             self.core.node.propose_all(std::mem::replace(&mut self.staged, next));
+            self.way = Arc::new(Way(Arc::clone(&self.sink)));
         }
     }
 
@@ -260,13 +265,18 @@ impl<R> Sink<R> {
     }
 }
 
-impl<R: Send + 'static> ReplySlot for Sink<R> {
+/// The way to a sink for one batch of commands: each holds a count of it, and appliers that let go of those of one batch
+/// do not contend with the caller that counts up those of the next.
+struct Way<R>(Arc<Sink<R>>);
+
+impl<R: Send + 'static> ReplySlot for Way<R> {
     fn fail(&self, tag: u64, error: ProposeError) {
-        self.put(std::iter::once((tag, Err(error))));
+        self.0.put(std::iter::once((tag, Err(error))));
     }
 
+    /// The sink.
     fn as_any(&self) -> &dyn Any {
-        self
+        &*self.0
     }
 }
 
