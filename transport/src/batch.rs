@@ -1,6 +1,6 @@
 //! Frames on their way to the socket: headers and small bodies side by side, large bodies as they are.
 //!
-//! Leaves to others: which frames (`link`), writing (`driver`, through `Buf`).
+//! Leaves to others: which frames (`link`), writing (`outgoing`; the handshake through `Buf`).
 //! Invariant: sequence numbers grow by one per frame of the connection; a large body is never copied.
 
 use crate::frame::{HEADER, Kind, header};

@@ -1,7 +1,7 @@
 //! One connection: the handshake, then four loops (read, write, speak, heed) until one of them ends.
 //!
 //! Reads and writes what `handshake`, `link` and `frame` say; decides nothing itself. `listener` and `dialer` make
-//! the connections.
+//! the connections; `outgoing` is shared with senders.
 //! Invariant: no body reaches raftstore before `Admitted` exists, between `on_link_up` and `on_link_down` of the
 //! session only, and never from a session that another one has followed.
 
@@ -14,17 +14,18 @@ use crate::frame::{Decoder, Frame, Kind};
 use crate::handshake::{Admitted, Greeting, Outcome, Side};
 use crate::link::{Offer, Party, SessionNo};
 use crate::metrics::{count_fault, count_refusal};
+use crate::outgoing::Outgoing;
 use crate::peer::Peer;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use pontoon_raftstore::env::{Admission, Beacon, PeerIdentity};
 use pontoon_raftstore::ids::NodeId;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
@@ -218,6 +219,7 @@ impl<'a> Seated<'a> {
 
 impl Drop for Seated<'_> {
     fn drop(&mut self) {
+        *self.peer.outgoing.lock() = None;
         let lost = self.peer.link.lock().on_down(self.cx.shared.now(), self.session);
         self.peer.metrics.lost(lost);
         self.peer.metrics.up(false);
@@ -250,6 +252,8 @@ pub(crate) async fn run(cx: &Arc<Context>, wire: Wire, admitted: Admitted, by: N
 async fn carry(cx: &Arc<Context>, peer: &Arc<Peer>, session: SessionNo, wire: Wire, admitted: &Admitted) -> End {
     let Wire { incoming: Incoming { socket, buf, decoder }, batch } = wire;
     let (reader, writer) = socket.into_split();
+    let outgoing = Outgoing::new(session, writer, batch, cx.shared.config.batch);
+    *peer.outgoing.lock() = Some(outgoing);
     let incoming = Incoming { socket: reader, buf, decoder };
     let (heard, hear) = watch::channel(None);
     let stamps = Arc::new(Mutex::new(Stamps::default()));
@@ -257,7 +261,7 @@ async fn carry(cx: &Arc<Context>, peer: &Arc<Peer>, session: SessionNo, wire: Wi
     let side = Arc::new(Carrier { cx: cx.clone(), peer: peer.clone(), session, from, protocol, stamps });
     let mut loops = JoinSet::new();
     loops.spawn(side.clone().read(incoming, heard));
-    loops.spawn(side.clone().write(writer, batch));
+    loops.spawn(side.clone().write());
     loops.spawn(side.clone().speak());
     loops.spawn(side.heed(hear));
     let mut floor = peer.floor.subscribe();
@@ -331,37 +335,16 @@ impl Carrier {
         Ok(())
     }
 
-    /// Writes what the link gives, gathered; when there is nothing more, everything has been written.
-    async fn write(self: Arc<Carrier>, mut socket: OwnedWriteHalf, mut batch: Batch) -> Result<Never, End> {
-        let config = &self.cx.shared.config;
-        let mut frames = Vec::new();
+    /// Writes what senders could not write themselves; when there is nothing more, everything has been written.
+    async fn write(self: Arc<Carrier>) -> Result<Never, End> {
         loop {
-            self.peer.link.lock().take_frames(self.session, config.batch, &mut frames);
-            if frames.is_empty() {
-                self.peer.wake.notified().await;
-                continue;
-            }
-            self.peer.metrics.batch(frames.len());
-            for (kind, body) in frames.drain(..) {
-                if let Kind::Data(lane) = kind {
-                    self.peer.metrics.sent(lane);
-                }
-                batch.push(kind, body);
-            }
-            batch.seal();
-            self.flush(&mut socket, &mut batch, config.silence).await?;
-        }
-    }
-
-    async fn flush(&self, socket: &mut OwnedWriteHalf, batch: &mut Batch, patience: Duration) -> Result<(), End> {
-        while batch.has_remaining() {
-            match timeout(patience, socket.write_buf(batch)).await {
-                Ok(Ok(n)) => self.peer.metrics.sent_bytes(n),
+            match timeout(self.cx.shared.config.silence, poll_fn(|cx| self.peer.poll_write(cx))).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => self.peer.wake.notified().await,
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => return Err(PeerFault::Stalled.into()),
             }
         }
-        Ok(())
     }
 
     /// Sends beacons. A gatekeeper that takes long (a slow disk) does not make the link look dead: the last word is
@@ -389,7 +372,7 @@ impl Carrier {
                 link.queued()
             };
             self.peer.metrics.queued(queued);
-            self.peer.wake.notify_one();
+            self.peer.push_out();
         }
     }
 

@@ -4,7 +4,7 @@
 //! sent twice (raft retries). `send` never blocks. Nothing but the handshake passes before both sides have admitted each
 //! other. Every queue is bounded by bytes. Bodies are raftstore's; no file here knows what a group is.
 //!
-//! `link` decides, `driver`, `listener` and `dialer` do; `frame`, `handshake`, `beacon` and `lanes` are pure.
+//! `link` decides, `driver`, `outgoing`, `listener` and `dialer` do; `frame`, `handshake`, `beacon` and `lanes` are pure.
 //! The bytes are described in docs/wire-format.md and pinned by tests/golden. No encryption yet: loopback, or a
 //! trusted network.
 
@@ -23,6 +23,7 @@ mod lanes;
 mod link;
 mod listener;
 mod metrics;
+mod outgoing;
 mod peer;
 mod proto;
 mod resolver;

@@ -258,16 +258,17 @@ impl Link {
     }
 
     /// Moves what a session should write next to `out`: the beacon, then about `budget` bytes of the lanes. Call
-    /// again after it is written, and after every `on_send` or `on_beacon`.
-    pub(crate) fn take_frames(&mut self, session: SessionNo, budget: usize, out: &mut Vec<(Kind, Bytes)>) {
+    /// again after it is written if this says that more waits, and after every `on_send` or `on_beacon`.
+    pub(crate) fn take_frames(&mut self, session: SessionNo, budget: usize, out: &mut Vec<(Kind, Bytes)>) -> bool {
         if !self.is_up_as(session) {
-            return;
+            return false;
         }
         out.extend(self.beacon.take().map(|body| (Kind::Beacon, body)));
         out.extend(self.directory.take().map(|body| (Kind::Directory, body)));
         let mut frames = Vec::new();
         self.lanes.take(budget, &mut frames);
         out.extend(frames.into_iter().map(|(lane, body)| (Kind::Data(lane), body)));
+        self.queued() != [0; 3]
     }
 
     fn is_up_as(&self, session: SessionNo) -> bool {

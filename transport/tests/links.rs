@@ -178,6 +178,36 @@ fn a_full_queue_says_so_and_the_urgent_lane_passes_a_waiting_snapshot() {
 }
 
 #[test]
+fn what_the_socket_does_not_take_follows_in_order_whoever_sends() {
+    const SENDERS: u8 = 3;
+    const FRAMES: u8 = 100;
+    let (nodes, _book) = cluster(&[1, 2], |c| c.silence = Duration::from_secs(60));
+    nodes[0].wait_up(B);
+    let stop = nodes[1].fake.gate.lock();
+    std::thread::scope(|scope| {
+        for sender in 0..SENDERS {
+            let net = nodes[0].net.clone();
+            scope.spawn(move || {
+                for n in 0..FRAMES {
+                    let mut body = vec![n; 1 + usize::from(n) * 977];
+                    body[0] = sender;
+                    net.send(B.into(), Lane::Append, body.into()).unwrap();
+                }
+            });
+        }
+    });
+    drop(stop);
+    let events = &nodes[1].fake.events;
+    let all = usize::from(SENDERS) * usize::from(FRAMES);
+    events
+        .wait("every frame", |log| (log.iter().filter(|e| matches!(e, Event::Frame(..))).count() == all).then_some(()));
+    for sender in 0..SENDERS {
+        let lengths = events.frames().into_iter().filter(|(_, body)| body[0] == sender).map(|(_, body)| body.len());
+        assert!(lengths.eq((0..FRAMES).map(|n| 1 + usize::from(n) * 977)), "of sender {sender}");
+    }
+}
+
+#[test]
 fn a_body_that_raftstore_cannot_read_ends_the_link() {
     let (nodes, _book) = cluster(&[1, 2], |_| {});
     nodes[0].wait_up(B);
@@ -235,6 +265,24 @@ fn it_runs_on_a_runtime_of_the_host() {
         two.shutdown().await;
         assert!(a.events.all().contains(&Event::Link(B, false)));
     });
+}
+
+/// A frame that the socket takes at once waits for no other thread than the sender's.
+#[test]
+fn who_sends_writes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (a, book) = (fake(A), Arc::new(Book::default()));
+    let two = Node::start(fast(B), &book);
+    let one = TcpTransport::start(fast(A), Some(runtime.handle().clone()), book.clone(), a.clone(), a.clone()).unwrap();
+    one.set_peers(vec![B]);
+    let up = runtime.spawn_blocking(move || a.events.wait_for(&Event::Link(B, true)));
+    runtime.block_on(up).unwrap();
+    // From here on nobody runs its tasks.
+    for body in [&b"one"[..], b"two"] {
+        one.send(B.into(), Lane::Append, Bytes::from_static(body)).unwrap();
+        two.fake.events.wait_for(&Event::Frame(A, Lane::Append, Bytes::from_static(body)));
+    }
+    runtime.block_on(one.shutdown());
 }
 
 #[test]
