@@ -16,12 +16,13 @@ use std::sync::Arc;
 const WORTH: usize = 2;
 /// Steps to wait after a start, until leaders are known.
 const SETTLE: u32 = 25;
+/// Steps to the next look after one that found nothing to do: it goes over all groups.
+const REST: u32 = 10;
 
 /// See the file's head.
-#[derive(Default)]
 pub(crate) struct Balance {
-    /// Steps so far, up to `SETTLE`.
-    steps: u32,
+    /// Steps before the next look.
+    wait: u32,
     /// The group whose leader is being moved, with the steps that this may still take.
     moving: Option<(GroupId, u32)>,
 }
@@ -34,10 +35,15 @@ struct Led {
 }
 
 impl Balance {
+    /// Of a node that starts.
+    pub(crate) fn new() -> Balance {
+        Balance { wait: SETTLE, moving: None }
+    }
+
     /// One step: perhaps one transfer.
     pub(crate) fn step(&mut self, core: &Core, upkeep: &dyn Upkeep) {
-        if self.steps < SETTLE {
-            self.steps += 1;
+        if self.wait > 0 {
+            self.wait -= 1;
             return;
         }
         if let Some((group, left)) = self.moving {
@@ -51,6 +57,8 @@ impl Balance {
         if let Some((group, to)) = choose(core.me, &counts, &led) {
             let asked = core.node.transfer(group, Some(to), Arc::new(AdminAnswer::default()));
             self.moving = asked.is_ok().then_some((group, SETTLE));
+        } else {
+            self.wait = REST;
         }
     }
 }

@@ -44,7 +44,7 @@ impl Ticker {
     pub(crate) fn start(core: Arc<Core>, upkeep: Arc<dyn Upkeep>, dir: PathBuf) -> io::Result<Ticker> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let told = Arc::clone(&stop);
-        let mut work = Work { balance: Balance::default(), sums: Sums::new(), core, upkeep, dir };
+        let mut work = Work { balance: Balance::new(), sums: Sums::new(), core, upkeep, dir };
         let run = move || {
             let (flag, bell) = &*told;
             let mut stopped = flag.lock();
