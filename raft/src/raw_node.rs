@@ -18,7 +18,7 @@ use crate::mutant::{self, Mutant};
 use crate::raft::Raft;
 use crate::ready::{Fetch, Ready, ReadyNumber};
 use crate::state::ConfState;
-use crate::status::{BasicStatus, Status};
+use crate::status::{BasicStatus, FlowState, Status};
 use crate::storage::Storage;
 use crate::trace::Trace;
 use bytes::Bytes;
@@ -59,6 +59,12 @@ impl<S: Storage> RawNode<S> {
             false => Vec::new(),
         };
         Status { basic: self.basic_status(), conf: self.raft.tracker.conf_state(), progress }
+    }
+
+    /// On a leader: is this member fed by a stream of appends, ahead of its answers?
+    #[must_use]
+    pub fn is_streaming_to(&self, to: ReplicaId) -> bool {
+        self.raft.is_leader() && self.raft.tracker.progress(to).is_some_and(|p| p.state() == FlowState::Replicate)
     }
 
     /// Role and positions.
@@ -232,6 +238,12 @@ impl<S: Storage> RawNode<S> {
     /// named again when it is tried again before the storage has it.
     pub fn take_fetches(&mut self) -> Vec<Fetch> {
         std::mem::take(&mut self.raft.fetches)
+    }
+
+    /// Does `take_fetches` name any?
+    #[must_use]
+    pub fn has_fetches(&self) -> bool {
+        !self.raft.fetches.is_empty()
     }
 
     /// Is there work?

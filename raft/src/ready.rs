@@ -65,6 +65,13 @@ impl Ready {
     /// Nothing to do at all?
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        self.has_only_messages() && self.messages.is_empty()
+    }
+
+    /// Is there nothing but messages to send?
+    #[must_use]
+    #[inline]
+    pub fn has_only_messages(&self) -> bool {
         self.soft_state.is_none()
             && self.hard_state.is_none()
             && self.entries.is_empty()
@@ -72,7 +79,6 @@ impl Ready {
             && self.committed_entries.is_empty()
             && self.read_states.is_empty()
             && self.dropped_reads.is_empty()
-            && self.messages.is_empty()
             && !self.awaits_persist
     }
 

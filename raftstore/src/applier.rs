@@ -11,7 +11,7 @@ mod run;
 
 use crate::env::{Env, Instant, MachineKind, SnapshotFiles};
 use crate::guard::{drop_guarded, guarded};
-use crate::ids::GroupId;
+use crate::ids::{GroupId, PollerId};
 use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::mail::Mail;
@@ -80,13 +80,15 @@ impl Applier {
         let mut taken = 0;
         while taken < MAX_TASKS && jobs.payload() < MAX_BYTES {
             match self.inbox.take() {
-                Some(ApplierMsg::Apply(task)) => self.admit(task, &mut jobs),
+                Some(ApplierMsg::Apply(tasks)) => {
+                    taken += tasks.len();
+                    tasks.into_iter().for_each(|task| self.admit(task, &mut jobs));
+                }
                 other => {
                     ends = other;
                     break;
                 }
             }
-            taken += 1;
         }
         let worked = taken > 0 || ends.is_some();
         for (kind, jobs) in jobs.into_kinds() {
@@ -135,7 +137,7 @@ impl Applier {
 
     fn release(&mut self, is_durable: bool, done: Vec<(Job, crate::env::Answers)>) {
         let (mut entries, mut payload) = (0, 0);
-        let mut events = Vec::with_capacity(done.len());
+        let mut events: Vec<(PollerId, Vec<Applied>)> = Vec::new();
         for (job, answers) in done {
             entries += job.weight;
             payload += job.payload;
@@ -143,15 +145,18 @@ impl Applier {
             let cell = self.cells.get_mut(&group).expect("staged with it in this turn");
             cell.unreported = true;
             match cell.release(job, answers) {
-                Ok(event) => events.push((cell.poller, event)),
+                Ok(event) => match events.iter_mut().find(|e| e.0 == cell.poller) {
+                    Some(of_poller) => of_poller.1.push(event),
+                    None => events.push((cell.poller, vec![event])),
+                },
                 Err(why) => self.quarantine(group, &why),
             }
         }
         metrics::counter!("pontoon_apply_commits_total").increment(1);
         metrics::counter!("pontoon_apply_entries_total").increment(entries);
         self.ledger.on_applied(is_durable, entries, payload, &self.mail);
-        for (poller, event) in events {
-            self.mail.poller(poller, PollerMsg::Applied(event));
+        for (poller, events) in events {
+            self.mail.poller(poller, PollerMsg::Applied(events));
         }
     }
 
@@ -242,7 +247,7 @@ impl Applier {
             tracing::error!(%group, replica = %cell.replica, why, "state machine failed, replica quarantined");
             metrics::counter!("pontoon_apply_quarantined_total").increment(1);
             let failed = Applied::Failed { group, replica: cell.replica, why: why.to_owned() };
-            self.mail.poller(cell.poller, PollerMsg::Applied(failed));
+            self.mail.poller(cell.poller, PollerMsg::Applied(vec![failed]));
         }
     }
 
@@ -278,8 +283,8 @@ impl Active for Applier {
 
     fn on_panic(&mut self) {
         while let Some(letter) = self.inbox.take() {
-            if let ApplierMsg::Apply(task) = letter {
-                Job::new(task).fail();
+            if let ApplierMsg::Apply(tasks) = letter {
+                tasks.into_iter().for_each(|task| Job::new(task).fail());
             }
         }
     }

@@ -9,10 +9,13 @@
 use crate::group_spec::spread;
 use crate::ids::{GroupId, PollerId};
 use crate::task::{
-    ApplierMsg, DurabilityMsg, FetchTask, LifecycleMsg, LogReaderMsg, PollerMsg, SnapshotTask, WriterMsg,
+    ApplierMsg, ApplyTask, DurabilityMsg, FetchTask, LifecycleMsg, LogReaderMsg, PollerMsg, SnapshotTask, WriterMsg,
 };
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
+
+/// Tasks of one letter at most, so that an applier's turn stays bounded.
+const LETTER: usize = 128;
 
 /// Ways in to every active object of the node. Cheap to clone.
 #[derive(Clone)]
@@ -99,8 +102,26 @@ impl Mail {
 
     /// To the applier that owns the group's machine: always the same one.
     pub fn applier(&self, group: GroupId, letter: ApplierMsg) {
-        let at = (spread(group) >> 32) % self.appliers.len() as u64;
-        let _stopped = self.appliers[at as usize].send(letter);
+        let _stopped = self.appliers[self.applier_of(group)].send(letter);
+    }
+
+    fn applier_of(&self, group: GroupId) -> usize {
+        ((spread(group) >> 32) % self.appliers.len() as u64) as usize
+    }
+
+    /// Entries to the appliers that own the groups' machines, in few letters. Empties `tasks`.
+    pub fn apply(&self, tasks: &mut Vec<ApplyTask>) {
+        let mut letters: Vec<Vec<ApplyTask>> = self.appliers.iter().map(|_| Vec::new()).collect();
+        for task in tasks.drain(..) {
+            let at = self.applier_of(task.group);
+            letters[at].push(task);
+            if letters[at].len() == LETTER {
+                let _stopped = self.appliers[at].send(ApplierMsg::Apply(std::mem::take(&mut letters[at])));
+            }
+        }
+        for (applier, letter) in self.appliers.iter().zip(letters).filter(|l| !l.1.is_empty()) {
+            let _stopped = applier.send(ApplierMsg::Apply(letter));
+        }
     }
 
     /// To every applier.

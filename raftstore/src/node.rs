@@ -11,6 +11,7 @@ use crate::durability::Durability;
 use crate::env::{Clock, Env, Instant, PeerIdentity, Reader, Recovered};
 use crate::error::{BootError, GroupError, Limit, ProposeError, ReadError};
 use crate::events::EventStream;
+use crate::group_map::GroupMap;
 use crate::group_spec::GroupSpec;
 use crate::group_status::GroupStatus;
 use crate::health::HealthReport;
@@ -148,20 +149,15 @@ impl NodeHandle {
         Ok(())
     }
 
-    /// Hands many commands in, for any groups: one look at the door for a run of commands of one group, few letters.
+    /// Hands many commands in, for any groups: one look at each group's door, few letters.
     /// Each is answered exactly once, what is refused at the door, too. The order within a group is kept.
     pub fn propose_all(&self, proposals: Vec<Proposal>) {
         let mail = self.router.mail();
         let share = proposals.len() / mail.pollers() + 1;
         let mut letters: Vec<Vec<Proposal>> = (0..mail.pollers()).map(|_| Vec::with_capacity(share)).collect();
-        let mut seen = None;
+        let mut doors = Doors::default();
         for proposal in proposals {
-            let asked = (proposal.group, proposal.fence.clone());
-            let door = match seen.take() {
-                Some((same, door)) if same == asked => door,
-                _ => self.door(proposal.group, proposal.fence.as_ref()),
-            };
-            match door.clone().and_then(|home| self.admit(&proposal).map(|()| home)) {
+            match doors.ask(self, &proposal).and_then(|home| self.admit(&proposal).map(|()| home)) {
                 Ok(home) => {
                     let letter = &mut letters[home.0 as usize];
                     letter.push(proposal);
@@ -173,11 +169,10 @@ impl NodeHandle {
                     proposal.reply.fail(e);
                     if let Some(fence) = proposal.fence {
                         fence.shut();
-                        continue; // the door is another now
+                        doors.fenced = None; // the door is another now
                     }
                 }
             }
-            seen = Some((asked, door));
         }
         for (home, letter) in (0..).map(PollerId).zip(letters).filter(|l| !l.1.is_empty()) {
             mail.poller(home, PollerMsg::ProposeAll(letter));
@@ -340,6 +335,35 @@ impl NodeHandle {
         match cell.with_status(|s| s.quarantined.clone()) {
             Some(why) => Err(GroupError::Quarantined(why)),
             None => Ok(cell),
+        }
+    }
+}
+
+/// The door of a group, or why nothing is taken there.
+type Door = Result<PollerId, ProposeError>;
+
+/// What was seen while many commands are handed in: nobody looks twice at a door that cannot have changed.
+#[derive(Default)]
+struct Doors {
+    /// Of commands without a fence.
+    open: GroupMap<Door>,
+    /// Of the last command with one.
+    fenced: Option<(GroupId, Fence, Door)>,
+}
+
+impl Doors {
+    fn ask(&mut self, node: &NodeHandle, proposal: &Proposal) -> Door {
+        let group = proposal.group;
+        let Some(fence) = &proposal.fence else {
+            return self.open.entry(group).or_insert_with(|| node.door(group, None)).clone();
+        };
+        match &self.fenced {
+            Some((before, of, door)) if *before == group && of == fence => door.clone(),
+            _ => {
+                let door = node.door(group, Some(fence));
+                self.fenced = Some((group, fence.clone(), door.clone()));
+                door
+            }
         }
     }
 }

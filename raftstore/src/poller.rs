@@ -6,6 +6,7 @@
 
 mod control;
 mod late;
+mod peers;
 mod report;
 
 use crate::config::Config;
@@ -19,7 +20,7 @@ use crate::log_writer::SharedLog;
 use crate::proposal::{Proposal, ReadRequest};
 use crate::replica::{Letter, Limits, Replica, Work};
 use crate::router::{Route, Router};
-use crate::task::{ApplierMsg, Aside, GroupMessage, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
+use crate::task::{ApplierMsg, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
 use crate::ticker::Ticker;
 use crate::turn::{Active, Turn};
 use late::Late;
@@ -32,6 +33,9 @@ use std::time::Duration;
 const TURN_LETTERS: usize = 4096;
 /// Bytes of commands and frames after which a turn takes no further letter.
 const TURN_BYTES: u64 = 4 << 20;
+
+/// Replicas that are looked at together.
+const AT_ONCE: usize = 16;
 
 /// What a poller is made of besides its configuration.
 pub struct PollerParts {
@@ -77,6 +81,10 @@ pub struct Poller {
     places: GroupMap<u32>,
     /// Places in which something happened in this turn, in that order. Invariant: each once (`Replica::touched`).
     touched: Vec<u32>,
+    /// Places whose turn ended before the others', with more to do in the next one.
+    later: Vec<u32>,
+    /// Places that hold word of a commit back. Invariant: each once (`Replica::listed`).
+    holding: Vec<u32>,
     /// Deadlines.
     ticker: Ticker,
     /// What the turn collects.
@@ -116,6 +124,8 @@ impl Poller {
             free: Vec::new(),
             places: GroupMap::default(),
             touched: Vec::new(),
+            later: Vec::new(),
+            holding: Vec::new(),
             ticker: Ticker::new(tick),
             work,
             in_flight: VecDeque::new(),
@@ -142,6 +152,7 @@ impl Poller {
         self.late.judge(now).into_iter().for_each(|e| self.parts.router.events().tell(e));
         self.watch_disk(now);
         self.settle_touched();
+        self.release_commits();
         self.send();
         self.hand_to_writer(now);
         self.deliver_letters();
@@ -179,12 +190,14 @@ impl Poller {
                 self.work.budget.give_back(bytes);
             }
             PollerMsg::Unreachable(node) => self.on_unreachable(node),
-            PollerMsg::Linked(peer) => {
-                self.disks.insert(peer.node, peer.incarnation);
-            }
+            PollerMsg::Linked(peer) => self.on_linked(peer),
             PollerMsg::Persisted(seq) => self.on_persisted(seq),
             PollerMsg::Poisoned(why) => self.abandon(&why),
-            PollerMsg::Applied(applied) => self.at(applied.group(), |r, work| r.on_applied(applied, work)),
+            PollerMsg::Applied(all) => {
+                for applied in all {
+                    self.at(applied.group(), |r, work| r.on_applied(applied, work));
+                }
+            }
             PollerMsg::Fetched(fetched) => self.at(fetched.group, |r, work| r.on_fetched(fetched, work)),
             PollerMsg::Snapshot(event) => self.on_snapshot(event),
             PollerMsg::Durable(positions) => self.on_durable(positions),
@@ -199,28 +212,6 @@ impl Poller {
                 self.work.budget.give_back(proposal.cost());
                 let why = self.why_not_here(proposal.group);
                 proposal.refuse(ProposeError::Group(why));
-            }
-        }
-    }
-
-    fn on_peer(&mut self, from: PeerIdentity, messages: Vec<GroupMessage>) {
-        self.disks.insert(from.node, from.incarnation);
-        for message in messages {
-            if self.places.contains_key(&message.group) {
-                self.at(message.group, |r, work| r.on_message(from, message, work));
-            } else if !matches!(message.aside, Aside::Nothing) {
-                // For a replica that stands still, or that is being born: lifecycle knows more.
-                self.parts.router.on_unknown(from, message);
-            }
-        }
-    }
-
-    fn on_unreachable(&mut self, node: NodeId) {
-        for place in 0..self.replicas.len() as u32 {
-            let mut there = false;
-            self.with(place, |r, work| there = r.on_node_unreachable(node, work));
-            if there {
-                self.touch_place(place);
             }
         }
     }
@@ -244,20 +235,35 @@ impl Poller {
     fn fire_deadlines(&mut self) {
         let mut due = Vec::new();
         self.ticker.due(self.work.now, &mut due);
-        for (deadline, place) in due {
-            let now = self.work.now;
-            let Some(replica) = self.replicas[place as usize].as_mut().filter(|r| r.armed == deadline) else {
-                continue;
-            };
-            replica.armed = Tick::MAX;
-            if replica.next_deadline() <= now {
-                self.late.on_served(instant_of(replica.next_deadline(), self.tick));
-                replica.on_tick(&mut self.work);
-                self.touch_place(place);
-            } else {
-                replica.armed = self.ticker.arm(replica.next_deadline(), place);
-            }
+        for some in due.chunks(AT_ONCE) {
+            self.look_at(some.iter().map(|(_, place)| *place));
+            some.iter().for_each(|(deadline, place)| self.fire(*deadline, *place));
         }
+    }
+
+    fn fire(&mut self, deadline: Tick, place: u32) {
+        let now = self.work.now;
+        let Some(replica) = self.replicas[place as usize].as_mut().filter(|r| r.armed == deadline) else { return };
+        replica.armed = Tick::MAX;
+        let due = replica.next_deadline();
+        if due > now {
+            replica.armed = self.ticker.arm(due, place);
+            return;
+        }
+        self.late.on_served(instant_of(due, self.tick));
+        replica.on_tick(&mut self.work);
+        // Its turn ends while it is at hand, and once: what a write leaves out must not show before the next turn.
+        if !replica.touched && self.settle(place) {
+            self.with(place, |r, _| r.touched = true);
+            self.later.push(place);
+        }
+    }
+
+    /// Looks at replicas whose turn comes, so that their memory is fetched side by side and not one after the other: with
+    /// many groups none is at hand.
+    fn look_at(&self, places: impl Iterator<Item = u32>) {
+        let replicas = places.filter_map(|place| self.replicas[place as usize].as_ref());
+        std::hint::black_box(replicas.map(|r| r.look()).fold(0, u64::wrapping_add));
     }
 
     /// A sync that hangs: leaders are handed over and say nothing that would keep them leading. Writes that wait for others
@@ -283,20 +289,42 @@ impl Poller {
         self.work.silent = stalled;
     }
 
-    /// Every touched replica's turn ends: one `Ready` each. Those that have more are touched again.
+    /// Every touched replica's turn ends.
     fn settle_touched(&mut self) {
         let touched = std::mem::take(&mut self.touched);
-        for place in &touched {
-            let Some(replica) = self.replicas[*place as usize].as_mut() else { continue };
-            replica.touched = false;
-            let more = replica.settle(&self.disks, &mut self.work);
-            let deadline = replica.next_deadline();
-            if deadline < replica.armed {
-                replica.armed = self.ticker.arm(deadline, *place);
+        for place in touched {
+            if self.settle(place) {
+                self.touch_place(place);
             }
-            if more {
-                self.touch_place(*place);
-            }
+        }
+        self.touched.append(&mut self.later);
+    }
+
+    /// A replica's turn ends: one `Ready`. Returns whether it has more.
+    fn settle(&mut self, place: u32) -> bool {
+        let Some(replica) = self.replicas[place as usize].as_mut() else { return false };
+        replica.touched = false;
+        let more = replica.settle(&self.disks, &mut self.work);
+        if replica.holds_commits() && !std::mem::replace(&mut replica.listed, true) {
+            self.holding.push(place);
+        }
+        let deadline = replica.next_deadline();
+        if deadline < replica.armed {
+            replica.armed = self.ticker.arm(deadline, place);
+        }
+        more
+    }
+
+    /// Nothing is being written and nobody has asked for anything: no append will come that could tell what is committed.
+    fn release_commits(&mut self) {
+        if !self.in_flight.is_empty() || !self.work.batch.is_empty() || !self.parts.inbox.is_empty() {
+            return;
+        }
+        for place in std::mem::take(&mut self.holding) {
+            self.with(place, |r, work| {
+                r.listed = false;
+                r.release_commits(work);
+            });
         }
     }
 
@@ -342,8 +370,16 @@ impl Poller {
 
     fn deliver_letters(&mut self) {
         let router = self.parts.router.clone();
+        let mut tasks = Vec::new();
         for letter in std::mem::take(&mut self.work.letters) {
+            if let Letter::Apply(task) = letter {
+                tasks.push(task);
+                continue;
+            }
+            // Others stay behind what came before them.
+            router.mail().apply(&mut tasks);
             match letter {
+                Letter::Apply(_) => unreachable!("taken above"),
                 Letter::Applier(group, letter) => router.mail().applier(group, letter),
                 Letter::Snapshotter(letter) => router.mail().snapshotter(letter),
                 Letter::LogReader(letter) => router.mail().log_reader(letter),
@@ -351,6 +387,7 @@ impl Poller {
                 Letter::Gone(group) => self.remove(group),
             }
         }
+        router.mail().apply(&mut tasks);
         self.work.events.drain(..).for_each(|e| router.events().tell(e));
     }
 
@@ -404,8 +441,8 @@ impl Poller {
     }
 
     fn touch_place(&mut self, place: u32) {
-        if let Some(replica) = self.replicas[place as usize].as_mut().filter(|r| !r.touched) {
-            replica.touched = true;
+        let Some(replica) = self.replicas[place as usize].as_mut() else { return };
+        if !std::mem::replace(&mut replica.touched, true) {
             self.touched.push(place);
         }
     }

@@ -209,23 +209,34 @@ impl Router {
         }
     }
 
-    /// Hands each poller its part of a frame's messages, in order.
+    /// Hands each poller its part of a frame's messages, in order. By the group's name alone: looking it up would fetch
+    /// what only its poller has at hand.
     fn dispatch(&self, from: PeerIdentity, messages: Vec<GroupMessage>, mut bytes: u64) {
-        let mut parts: Vec<Vec<GroupMessage>> = vec![Vec::new(); self.mail.pollers()];
-        for message in messages {
-            match self.route(message.group) {
-                Some(Route::Here(cell)) => parts[cell.poller.0 as usize].push(message),
-                Some(Route::Destroyed) | None => self.on_unknown(from, message),
-            }
+        let pollers = self.mail.pollers();
+        if pollers == 1 {
+            return self.mail.poller(PollerId(0), PollerMsg::Peer { from, messages, bytes });
         }
-        for (poller, messages) in parts.into_iter().enumerate() {
+        let mut parts: Vec<Vec<GroupMessage>> = vec![Vec::new(); pollers];
+        for message in messages {
+            parts[self.mail.home_of(message.group).0 as usize].push(message);
+        }
+        for (poller, messages) in (0..).map(PollerId).zip(parts) {
             if !messages.is_empty() {
                 // The whole frame is charged to the first part: its buffer lives as long as any of them.
                 let bytes = std::mem::take(&mut bytes);
-                self.mail.poller(PollerId(poller as u32), PollerMsg::Peer { from, messages, bytes });
+                self.mail.poller(poller, PollerMsg::Peer { from, messages, bytes });
             }
         }
         self.budget.give_back(bytes);
+    }
+
+    /// A message found no running replica at its poller. If one is registered it stands still or is being born, and only
+    /// words of lifecycle matter.
+    pub fn on_stray(&self, from: PeerIdentity, message: GroupMessage) {
+        match self.route(message.group) {
+            Some(Route::Here(_)) if message.aside == Aside::Nothing => {}
+            _ => self.on_unknown(from, message),
+        }
     }
 
     /// Nobody here runs a replica of the group: one may be born by what a leader says, never by a vote (law 8).

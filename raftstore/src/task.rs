@@ -13,7 +13,7 @@ use crate::ids::{BatchSeq, Generation, GroupId, Incarnation, Index, LogPos, Node
 use crate::proposal::{AdminSlot, Proposal, ReadRequest, ReplyTo};
 use crate::reconfigure::Target;
 use bytes::Bytes;
-use pontoon_raft::{Entries, Entry, Message};
+use pontoon_raft::{Body, Entries, Entry, Message};
 use std::sync::Arc;
 
 /// A raft message with its address: group and both replica ids are in `message`, the epoch is reserved for
@@ -31,6 +31,15 @@ pub struct GroupMessage {
     pub aside: Aside,
     /// The message.
     pub message: Message,
+}
+
+impl GroupMessage {
+    /// Is it a heartbeat or the answer to one, and nothing else?
+    #[must_use]
+    pub fn is_heartbeat(&self) -> bool {
+        let beats = matches!(self.message.body, Body::Heartbeat { .. } | Body::HeartbeatResp { .. });
+        beats && matches!(self.aside, Aside::Nothing)
+    }
 }
 
 /// What an envelope says beside its message.
@@ -87,7 +96,7 @@ pub enum PollerMsg {
     /// The log store is poisoned: nothing is promised any more.
     Poisoned(String),
     /// An applier is done.
-    Applied(Applied),
+    Applied(Vec<Applied>),
     /// The log reader is done.
     Fetched(Fetched),
     /// What a snapshot did.
@@ -173,8 +182,8 @@ pub struct ApplyTask {
     pub entries: Entries,
     /// Who waits: ascending by index.
     pub waiting: Vec<(Index, ReplyTo)>,
-    /// The replica record after the last entry: written with the data.
-    pub record: Box<ReplicaRecord>,
+    /// The replica record after the last entry, but for `applied`, which is that entry: written with the data.
+    pub record: Arc<ReplicaRecord>,
 }
 
 /// What an applier's inbox takes.
@@ -196,8 +205,8 @@ pub enum ApplierMsg {
         /// Applied position and configuration of the machine's contents.
         record: Box<ReplicaRecord>,
     },
-    /// Apply.
-    Apply(ApplyTask),
+    /// Apply, in this order.
+    Apply(Vec<ApplyTask>),
     /// Take an O(1) handle and hand it to the snapshotter.
     Snapshot {
         /// The group.

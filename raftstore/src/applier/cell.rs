@@ -71,7 +71,10 @@ impl Cell {
     /// After the commit: answers the callers, takes the new record over.
     pub(super) fn release(&mut self, job: Job, answers: Answers) -> Result<Applied, String> {
         let State::Open(machine) = &self.state else { unreachable!("staged with it in this turn") };
-        self.record = job.record;
+        if !self.record.equals_but_for_applied(&job.record) {
+            self.record = (*job.record).clone();
+        }
+        self.record.applied = job.applied;
         for (at, reply) in job.orphans {
             reply.fail(super::run::unknown(at));
         }

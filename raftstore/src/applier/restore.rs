@@ -31,7 +31,7 @@ impl Applier {
                 cell.install(machine, record);
                 self.mail.snapshotter(done);
                 let event = Applied::Restored { group, replica, install, reader };
-                self.mail.poller(cell.poller, PollerMsg::Applied(event));
+                self.mail.poller(cell.poller, PollerMsg::Applied(vec![event]));
             }
             Err(why) => {
                 self.mail.snapshotter(SnapshotTask::Drop(spool));

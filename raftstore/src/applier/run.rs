@@ -15,6 +15,7 @@ use crate::task::ApplyTask;
 use bytes::Bytes;
 use pontoon_raft::{Entries, Entry, EntryKind};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Consecutive committed entries of one replica, as its machine gets them.
 pub(super) struct Job {
@@ -28,8 +29,10 @@ pub(super) struct Job {
     pub(super) waiting: Vec<(usize, LogPos, ReplyTo)>,
     /// Waiters at entries that never reach the user: another entry took the place.
     pub(super) orphans: Vec<(LogPos, ReplyTo)>,
-    /// The replica record after the last entry.
-    pub(super) record: ReplicaRecord,
+    /// The replica record after the last entry, but for `applied`.
+    pub(super) record: Arc<ReplicaRecord>,
+    /// The last entry.
+    pub(super) applied: LogPos,
     /// Entries, the empty ones too.
     pub(super) weight: u64,
     /// Bytes of the commands.
@@ -39,14 +42,15 @@ pub(super) struct Job {
 impl Job {
     /// From a task.
     pub(super) fn new(task: ApplyTask) -> Job {
-        let first = task.entries.first().map_or(task.record.applied.index, |e| e.index);
+        let first = task.entries.first().map_or(Index::NONE, |e| e.index);
         let mut job = Job {
             first,
             entries: Vec::new(),
             users: 0,
             waiting: Vec::with_capacity(task.waiting.len()),
             orphans: Vec::new(),
-            record: ReplicaRecord::default(),
+            record: task.record.clone(),
+            applied: LogPos::NONE,
             weight: 0,
             payload: 0,
         };
@@ -63,8 +67,9 @@ impl Job {
             self.take(entry, reply);
         }
         assert!(waiting.next().is_none(), "waiters ascend and name entries of their task");
+        self.applied = task.entries.last().map_or(self.applied, Entry::pos);
         self.entries.push(task.entries);
-        self.record = *task.record;
+        self.record = task.record;
     }
 
     /// What reaches the user.
@@ -88,7 +93,7 @@ impl Job {
     /// The record as a machine writes it.
     fn meta(&self) -> ApplyMeta {
         ApplyMeta {
-            puts: vec![(Bytes::from_static(ReplicaRecord::META_KEY), self.record.encode())],
+            puts: vec![(Bytes::from_static(ReplicaRecord::META_KEY), self.record.encode_at(self.applied))],
             deletes: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@
 //! Kinds from 3 on are reserved (sessions): refused, not guessed.
 
 use super::DecodeError;
-use super::wire::{Reader, put_blob, put_varint};
+use super::wire::{MAX_VARINT, Reader, put_blob, put_varint, varint_into};
 use crate::ids::{LogPos, Term};
 use bytes::{BufMut, Bytes};
 use pontoon_raft::{Entry, EntryKind};
@@ -41,8 +41,13 @@ pub fn put_run(out: &mut impl BufMut, prev: LogPos, entries: &[Entry]) {
     let mut last = prev;
     for entry in entries {
         assert!(entry.index == last.index.next() && entry.term >= last.term, "{:?} after {last:?}", entry.pos());
-        put_varint(out, entry.term.0 - last.term.0);
-        put_kind_and_payload(out, entry);
+        // In two strokes: entries are most of what is ever encoded.
+        let mut head = [0; 2 * MAX_VARINT + 1];
+        let at = varint_into(&mut head, 0, entry.term.0 - last.term.0);
+        head[at] = kind_byte(entry.kind);
+        let len = varint_into(&mut head, at + 1, entry.data.len() as u64);
+        out.put_slice(&head[..len]);
+        out.put_slice(&entry.data);
         last = entry.pos();
     }
 }
@@ -82,12 +87,16 @@ pub(super) fn take_unplaced(r: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
 }
 
 fn put_kind_and_payload(out: &mut impl BufMut, entry: &Entry) {
-    out.put_u8(match entry.kind {
+    out.put_u8(kind_byte(entry.kind));
+    put_blob(out, &entry.data);
+}
+
+fn kind_byte(kind: EntryKind) -> u8 {
+    match kind {
         EntryKind::Normal => 0,
         EntryKind::ConfChange => 1,
         EntryKind::ConfChangeV2 => 2,
-    });
-    put_blob(out, &entry.data);
+    }
 }
 
 fn take_kind_and_payload(r: &mut Reader) -> Result<(EntryKind, Bytes), DecodeError> {

@@ -35,6 +35,8 @@ pub struct MessageBatch {
     out: BytesMut,
     /// Messages so far.
     count: usize,
+    /// Size of the frames before: the next one's first guess, so that it seldom grows. Bytes.
+    guess: usize,
 }
 
 impl MessageBatch {
@@ -48,6 +50,7 @@ impl MessageBatch {
             return false;
         }
         if self.count == 0 {
+            self.out.reserve(self.guess);
             self.out.put_u8(BATCH_V1);
         }
         encode_message(&mut self.out, m);
@@ -77,6 +80,8 @@ impl MessageBatch {
     #[must_use]
     pub fn take(&mut self) -> Bytes {
         self.count = 0;
+        // A large frame is forgotten by and by, or every small one would take as much memory.
+        self.guess = (self.guess / 2).max(self.out.len() + self.out.len() / 4);
         self.out.split().freeze()
     }
 }

@@ -81,6 +81,26 @@ impl ReplicaRecord {
         self.has_removed(replica) && self.leaving.iter().all(|m| m.0 != replica)
     }
 
+    /// Do they differ in nothing but how far is applied?
+    #[must_use]
+    pub fn equals_but_for_applied(&self, other: &ReplicaRecord) -> bool {
+        let ReplicaRecord {
+            group,
+            replica,
+            generation,
+            applied: _,
+            conf_state,
+            members,
+            next_replica,
+            conf_index,
+            leaving,
+            goal,
+        } = self;
+        (*group, *replica, *generation) == (other.group, other.replica, other.generation)
+            && (*next_replica, *conf_index) == (other.next_replica, other.conf_index)
+            && (conf_state, members, leaving, goal) == (&other.conf_state, &other.members, &other.leaving, &other.goal)
+    }
+
     /// Did no change of members leave anything behind?
     fn is_plain(&self) -> bool {
         self.conf_index == BIRTH.index && self.leaving.is_empty() && self.goal.is_none()
@@ -89,12 +109,18 @@ impl ReplicaRecord {
     /// The record's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        self.encode_at(self.applied)
+    }
+
+    /// Same, with everything up to this entry applied.
+    #[must_use]
+    pub fn encode_at(&self, applied: LogPos) -> Bytes {
         let mut out = Vec::with_capacity(64 + 16 * self.members.len());
         out.put_u8(if self.is_plain() { RECORD_V1 } else { RECORD_V2 });
         put_varint(&mut out, self.group.0);
         put_varint(&mut out, self.replica.0);
         put_varint(&mut out, self.generation.0);
-        put_pos(&mut out, self.applied);
+        put_pos(&mut out, applied);
         put_conf_state(&mut out, &self.conf_state);
         put_members(&mut out, &self.members);
         put_varint(&mut out, self.next_replica.0);

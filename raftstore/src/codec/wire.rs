@@ -8,12 +8,28 @@ use crate::ids::{GroupId, Index, NodeId, ReplicaId, Term};
 use bytes::{Buf, BufMut, Bytes};
 
 /// Appends a base-128 varint.
-pub fn put_varint(out: &mut impl BufMut, mut v: u64) {
-    while v >= 0x80 {
-        out.put_u8((v & 0x7f) as u8 | 0x80);
-        v >>= 7;
+#[inline]
+pub fn put_varint(out: &mut impl BufMut, v: u64) {
+    if v < 0x80 {
+        return out.put_u8(v as u8);
     }
-    out.put_u8(v as u8);
+    let mut bytes = [0; MAX_VARINT];
+    let len = varint_into(&mut bytes, 0, v);
+    out.put_slice(&bytes[..len]);
+}
+
+/// Longest varint.
+pub(super) const MAX_VARINT: usize = 10;
+
+/// Writes a varint at `at`; returns where it ends.
+#[inline]
+pub(super) fn varint_into(bytes: &mut [u8], mut at: usize, mut v: u64) -> usize {
+    while v >= 0x80 {
+        bytes[at] = (v & 0x7f) as u8 | 0x80;
+        (at, v) = (at + 1, v >> 7);
+    }
+    bytes[at] = v as u8;
+    at + 1
 }
 
 /// Appends a length-prefixed blob.
@@ -45,12 +61,14 @@ impl Reader {
     }
 
     /// `Err(why)` unless `ok`.
+    #[inline]
     pub fn ensure(&self, ok: bool, why: &str) -> Result<(), DecodeError> {
         if ok { Ok(()) } else { Err(self.error(why)) }
     }
 
     /// Bytes left.
     #[must_use]
+    #[inline]
     pub fn remaining(&self) -> usize {
         self.buf.len()
     }
@@ -61,6 +79,7 @@ impl Reader {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
         self.need(1)?;
         Ok(self.buf.get_u8())
@@ -88,6 +107,7 @@ impl Reader {
     }
 
     /// A varint in its shortest form.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -104,6 +124,7 @@ impl Reader {
     }
 
     /// A count of things that each take at least `each` bytes: never more than fit into what is left.
+    #[inline]
     pub fn count(&mut self, max: usize, each: usize) -> Result<usize, DecodeError> {
         let n = self.varint()?;
         let fits = n <= max as u64 && n.saturating_mul(each as u64) <= self.remaining() as u64;
@@ -111,6 +132,7 @@ impl Reader {
     }
 
     /// A length-prefixed blob of at most `max` bytes; shares the buffer.
+    #[inline]
     pub fn blob(&mut self, max: usize) -> Result<Bytes, DecodeError> {
         let len = self.count(max, 1)?;
         Ok(self.buf.split_to(len))
@@ -168,12 +190,14 @@ impl Reader {
         Ok(NodeId(id))
     }
 
+    #[inline]
     fn below_max(&mut self, name: &str) -> Result<u64, DecodeError> {
         let v = self.varint()?;
         // Half the range stays free, so that sums of two checked numbers never overflow.
         if v <= u64::MAX / 2 { Ok(v) } else { Err(self.error(format!("{name} {v} is beyond the range"))) }
     }
 
+    #[inline]
     fn need(&self, n: usize) -> Result<(), DecodeError> {
         self.ensure(self.buf.len() >= n, "cut short")
     }

@@ -4,6 +4,7 @@
 //! Invariant: after `abandon` and `stop` every caller that waited here has its answer, and nobody new waits.
 
 use super::Poller;
+use crate::env::PeerIdentity;
 use crate::error::{AdminError, GroupError};
 use crate::events::Event;
 use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
@@ -82,6 +83,20 @@ impl Poller {
         if campaign {
             self.with(place, |r, work| r.campaign(work));
         }
+        self.stand_first(place);
+    }
+
+    /// A link came up: groups that this node led before it started may be led at once.
+    pub(super) fn on_linked(&mut self, peer: PeerIdentity) {
+        self.disks.insert(peer.node, peer.incarnation);
+        (0..self.replicas.len() as u32).for_each(|place| self.stand_first(place));
+    }
+
+    fn stand_first(&mut self, place: u32) {
+        let Some(replica) = self.replicas[place as usize].as_mut() else { return };
+        if replica.stand_first(&self.disks, &self.work) {
+            self.touch_place(place);
+        }
     }
 
     pub(super) fn on_snapshot(&mut self, event: SnapshotEvent) {
@@ -132,6 +147,8 @@ impl Poller {
         self.places.clear();
         self.replicas.iter_mut().for_each(|r| *r = None);
         self.touched.clear();
+        self.later.clear();
+        self.holding.clear();
         self.in_flight.clear();
         self.work.batch = crate::env::LogBatch::default();
         self.work.letters.clear();

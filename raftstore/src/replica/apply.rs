@@ -9,14 +9,17 @@ use crate::codec::ReplicaRecord;
 use crate::env::{Install, Reader, Truncation};
 use crate::events::Event;
 use crate::ids::{Generation, Index, LogPos, Term};
-use crate::task::{Applied, ApplierMsg, ApplyTask};
+use crate::task::{Applied, ApplyTask};
 use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{ConfState, Entries, Entry, EntryKind, StateRole};
+use std::sync::Arc;
 
 /// What the machine has and will get.
 pub(super) struct Applying {
     /// After the last entry handed over.
     pub(super) record: ReplicaRecord,
+    /// As sent with the last entries: shared until it changes, which is rare.
+    sent: Arc<ReplicaRecord>,
     /// Highest index that the machine reported.
     applied: Index,
     /// Survives a crash in the machine.
@@ -37,12 +40,21 @@ impl Applying {
         }
         let conf_gap = changed.then_some(record.applied.index);
         // Durable is what a machine reports in this life; what was recovered survived the last one.
-        Applying { applied: record.applied.index, durable: record.applied, record, confs, conf_gap }
+        let sent = Arc::new(record.clone());
+        Applying { applied: record.applied.index, durable: record.applied, record, sent, confs, conf_gap }
     }
 
     /// Highest index that the machine reported.
     pub(super) fn applied(&self) -> Index {
         self.applied
+    }
+
+    /// The record, `applied` aside, to go with entries.
+    fn record_to_send(&mut self) -> Arc<ReplicaRecord> {
+        if !self.sent.equals_but_for_applied(&self.record) {
+            self.sent = Arc::new(self.record.clone());
+        }
+        self.sent.clone()
     }
 
     /// The configuration after the entry at `index`, if it is known.
@@ -86,9 +98,9 @@ impl Replica {
             generation: self.machine.record.generation,
             waiting: self.proposals.take_for(&entries),
             entries,
-            record: Box::new(self.machine.record.clone()),
+            record: self.machine.record_to_send(),
         };
-        work.letters.push(Letter::Applier(self.group, ApplierMsg::Apply(task)));
+        work.letters.push(Letter::Apply(task));
     }
 
     /// The applier did something for this group.
@@ -135,6 +147,7 @@ impl Replica {
             durable: install.pos,
             confs: vec![(install.pos.index, install.conf_state.clone())],
             conf_gap: None,
+            sent: Arc::new(record.clone()),
             record,
         };
         self.cell.set_reader(reader);

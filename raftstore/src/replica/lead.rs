@@ -7,9 +7,10 @@ use super::{Replica, Work};
 use crate::error::{AdminError, LeaderHint};
 use crate::events::Event;
 use crate::group_status::FollowerStatus;
-use crate::ids::{Index, NodeId, Tick};
+use crate::ids::{Incarnation, Index, NodeId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
-use pontoon_raft::{BasicStatus, ReplicaId, SoftState, StateRole, Storage};
+use pontoon_raft::{BasicStatus, HardState, ReplicaId, SoftState, StateRole, Storage};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Ticks between refreshes of what a leader shows of its followers. CheckQuorum forgets who was active once per election
@@ -28,6 +29,8 @@ pub(super) struct Leading {
     retry_at: Option<Tick>,
     /// How often it did since a leader was known.
     retries: u32,
+    /// Stood in the last term before this start, and most likely led: stands first now.
+    first: bool,
     /// Who waits for a transfer: to whom, until when.
     transfer: Option<(NodeId, Tick, Arc<dyn AdminSlot>)>,
     /// On a leader: how the others stand; refreshed every `FOLLOWERS_EVERY` ticks.
@@ -36,9 +39,27 @@ pub(super) struct Leading {
     seen: Vec<ReplicaId>,
     /// When to refresh them.
     refresh_at: Tick,
+    /// What the outside's copy shows, while no change of members is under way.
+    shown: Option<Shown>,
+}
+
+/// The part of a status that every turn may change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shown {
+    core: BasicStatus,
+    applied: Index,
+    first: Index,
+    log_bytes: u64,
+    leader: Option<LeaderHint>,
+    transferring: Option<NodeId>,
 }
 
 impl Leading {
+    /// Of a replica that starts with this hard state.
+    pub(super) fn new(id: ReplicaId, started_with: HardState) -> Leading {
+        Leading { first: started_with.vote == id, ..Leading::default() }
+    }
+
     /// What all followers that were heard of lately have, as far as looked at.
     pub(super) fn slowest_active(&self) -> Index {
         let active = self.followers.iter().filter(|f| f.active).map(|f| f.matched);
@@ -117,6 +138,28 @@ impl Replica {
         self.leading.retry_at.unwrap_or(Tick::MAX)
     }
 
+    /// After a start of all nodes somebody has to wait for an election timeout, with many groups so many at a time that
+    /// candidates meet. Whoever led before need not: it stands as soon as it can reach a quorum, and leaders stay where they
+    /// were. Where somebody leads already nobody grants it a pre-vote. Returns whether it stands.
+    pub fn stand_first(&mut self, disks: &BTreeMap<NodeId, Incarnation>, work: &Work) -> bool {
+        if !self.leading.first || self.closed().is_some() {
+            return false;
+        }
+        let record = &self.machine.record;
+        let there = |voter: &ReplicaId| record.node_of(*voter).is_some_and(|node| disks.contains_key(&node));
+        let quorum = |voters: &[ReplicaId]| voters.iter().filter(|v| there(v)).count() > voters.len() / 2;
+        let conf = &record.conf_state;
+        if !quorum(&conf.voters) || (conf.is_joint() && !quorum(&conf.voters_outgoing)) {
+            return false;
+        }
+        self.leading.first = false;
+        let leaderless = self.raft.basic_status().lead == ReplicaId::NONE;
+        if leaderless {
+            self.raft.campaign(work.now);
+        }
+        leaderless
+    }
+
     /// The vote is split: another try.
     pub(super) fn stand_again(&mut self, now: Tick) {
         if self.retry_deadline() <= now {
@@ -141,12 +184,18 @@ impl Replica {
         let transferring = record.node_of(status.transferee);
         let change = self.change_status();
         let (storage, applied) = (self.raft.storage(), self.machine.applied());
+        let (first, log_bytes) = (storage.first_index(), storage.log_bytes());
+        let shown = Shown { core: status, applied, first, log_bytes, leader, transferring };
+        if !refreshed && change.is_none() && self.leading.shown == Some(shown) {
+            return;
+        }
+        self.leading.shown = change.is_none().then_some(shown);
         let followers = &self.leading.followers;
         self.cell.with_status(|s| {
             let BasicStatus { role, term, commit, last_index, .. } = status;
             (s.role, s.term, s.commit, s.last, s.applied) = (role, term, commit, last_index, applied);
             (s.leader, s.transferring, s.reconfigure) = (leader, transferring, change);
-            (s.first, s.log_bytes) = (storage.first_index(), storage.log_bytes());
+            (s.first, s.log_bytes) = (first, log_bytes);
             if refreshed || (role != StateRole::Leader && !s.followers.is_empty()) {
                 s.followers.clone_from(followers);
             }

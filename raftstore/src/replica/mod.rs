@@ -1,6 +1,6 @@
 //! One group's copy on this node: the core, what waits on it, and what of its work is on its way.
 //!
-//! Each file has one subject and its own sub-struct: `propose`, `read`, `ready` (writes), `apply`, `snapshot`, `truncate`,
+//! Each file has one subject and its own sub-struct: `propose`, `read`, `ready` (writes), `commits`, `apply`, `snapshot`, `truncate`,
 //! `fetches`, `lead` (leadership, status), `peers` (who may speak, envelopes), `membership` (changes as applied),
 //! `reconfigure` (driving them) with `plan` and `catch_up`, `work` (what a turn collects).
 //! Leaves to others: threads, inboxes, disks and sockets. Events come in through `on_*`; work goes out into `Work`.
@@ -8,6 +8,7 @@
 
 mod apply;
 mod catch_up;
+mod commits;
 mod fetches;
 mod lead;
 mod membership;
@@ -32,6 +33,7 @@ use crate::proposal::{AdminSlot, Proposal, ReadRequest};
 use crate::router::GroupCell;
 use crate::task::{Aside, Fetched, GroupMessage, Newborn};
 use apply::Applying;
+use commits::HeldCommits;
 use fetches::Fetches;
 use lead::Leading;
 use peers::{OTHER_BIRTH, Peers, born_as};
@@ -81,6 +83,8 @@ pub struct Replica {
     reads: PendingReads,
     /// What was handed to the log writer and is not durable yet.
     writes: Writes,
+    /// Word of commits that waits for something to ride on.
+    held: HeldCommits,
     /// What the state machine has, and what was handed to it.
     machine: Applying,
     /// Snapshots built, sent, received.
@@ -99,6 +103,8 @@ pub struct Replica {
     pub armed: Tick,
     /// Is it in the poller's list for this turn?
     pub touched: bool,
+    /// Is it in the poller's list of those that hold word of a commit back?
+    pub listed: bool,
 }
 
 /// What a replica is given at birth besides the newborn itself.
@@ -139,15 +145,17 @@ impl Replica {
             reads: PendingReads::new(me.epoch.nonce),
             // The core takes what it starts with for stored, but the raised commit is not: it goes with the first write.
             writes: Writes::with_lazy(hard_state),
+            held: HeldCommits::default(),
             machine: Applying::new(record, &stored.truncated),
             snapshots: Snapshots::default(),
             fetches: Fetches::default(),
             peers: Peers::new(work.now),
             changing: Changing::default(),
-            leading: Leading::default(),
+            leading: Leading::new(stored.replica, hard_state),
             phase: Phase::Running,
             armed: Tick::MAX,
             touched: false,
+            listed: false,
         };
         replica.publish_shape();
         Ok(replica)
@@ -287,6 +295,25 @@ impl Replica {
         }
     }
 
+    /// A number of no meaning from all over the replica.
+    #[must_use]
+    pub fn look(&self) -> u64 {
+        let (status, record) = (self.raft.basic_status(), &self.machine.record);
+        let others = record.members.first().map_or(0, |m| m.0.0) ^ self.peers.look();
+        let closed = u64::from(matches!(self.phase, Phase::Running));
+        status.term.0 ^ status.commit.0 ^ self.raft.next_deadline() ^ others ^ closed ^ self.creation.digest
+    }
+
+    /// A heartbeat or the answer to one came, which with many groups is most of all that happens: what it called for leaves.
+    /// False: there is more to it, and the turn must end as any other.
+    pub fn settle_heartbeats(&mut self, work: &mut Work) -> bool {
+        if self.closed().is_some() {
+            return true;
+        }
+        let only_messages = !self.raft.has_ready() || self.take_ready(work);
+        only_messages && !self.raft.has_ready() && !self.raft.has_fetches() && !self.holds_commits()
+    }
+
     /// The end of a turn in which something happened here: what was gathered goes in, work comes out.
     /// Returns whether the core has more.
     pub fn settle(&mut self, disks: &BTreeMap<NodeId, Incarnation>, work: &mut Work) -> bool {
@@ -298,7 +325,9 @@ impl Replica {
         self.drive_change(disks, work);
         self.append_staged(work);
         self.ask_joined(work);
-        self.take_ready(work);
+        if self.raft.has_ready() {
+            self.take_ready(work);
+        }
         self.drop_unused_snapshots(work);
         self.hand_out_fetches(work);
         self.want_snapshot(work);

@@ -49,6 +49,11 @@ impl Peers {
         Peers { led_at: now, ..Peers::default() }
     }
 
+    /// See `Replica::look`.
+    pub(super) fn look(&self) -> u64 {
+        self.led_at ^ self.heard.first().map_or(0, |r| r.0)
+    }
+
     /// A new leadership: nobody was heard of.
     pub(super) fn forget_heard(&mut self) {
         self.heard.clear();

@@ -71,12 +71,13 @@ pub(super) struct ToWrite {
 }
 
 impl Replica {
-    /// Takes what the core has and turns it into work.
-    pub(super) fn take_ready(&mut self, work: &mut Work) {
-        if !self.raft.has_ready() {
-            return;
-        }
+    /// Takes what the core has and turns it into work. True: messages were all that it had.
+    pub(super) fn take_ready(&mut self, work: &mut Work) -> bool {
         let ready = self.raft.ready();
+        if ready.has_only_messages() {
+            self.send_all(ready.messages, work);
+            return true;
+        }
         let Ready { number, soft_state, hard_state, entries, snapshot, committed_entries, .. } = ready;
         if let Some(soft) = soft_state {
             self.on_soft_state(soft, work);
@@ -93,6 +94,7 @@ impl Replica {
             None => self.write(write, work),
         }
         self.hand_to_machine(committed_entries, work);
+        false
     }
 
     /// Puts a `Ready`'s state into the batch, or behind the install that it has to wait for.
@@ -173,28 +175,34 @@ impl Replica {
         self.send_all(released, work);
     }
 
-    /// Sends to wherever the replica map says that the receivers are.
+    /// Sends what may leave now.
     pub(super) fn send_all(&mut self, messages: Vec<Message>, work: &mut Work) {
-        let first_applied = self.machine.applied() > self.creation.birth.index;
-        let birth = if first_applied { 0 } else { self.creation.digest };
         for message in messages {
             if message.from != self.id {
                 // A peer's read that came here after the leadership had left. Nobody would believe this link that it
                 // is the peer's, and the asker asks again when it learns of the new leader.
                 continue;
             }
-            let silenced = work.silent && message.body.is_from_leader();
-            let Some(to) = self.destination(message.to).filter(|_| !silenced) else {
-                self.not_sent(&message, work);
-                continue;
-            };
-            let aside = self.aside_for(&message);
-            let message = GroupMessage { group: self.group, epoch: 0, birth, aside, message };
-            if matches!(message.message.body, Body::Snap { .. }) {
-                self.send_snapshot(to, message, work);
-            } else {
-                work.outbox.push(to, &message);
+            if let Some(message) = self.hold_commit(message, work.now) {
+                self.send(message, work);
             }
+        }
+    }
+
+    /// Sends to wherever the replica map says that the receiver is.
+    pub(super) fn send(&mut self, message: Message, work: &mut Work) {
+        let silenced = work.silent && message.body.is_from_leader();
+        let Some(to) = self.destination(message.to).filter(|_| !silenced) else {
+            return self.not_sent(&message, work);
+        };
+        let first_applied = self.machine.applied() > self.creation.birth.index;
+        let birth = if first_applied { 0 } else { self.creation.digest };
+        let aside = self.aside_for(&message);
+        let message = GroupMessage { group: self.group, epoch: 0, birth, aside, message };
+        if matches!(message.message.body, Body::Snap { .. }) {
+            self.send_snapshot(to, message, work);
+        } else {
+            work.outbox.push(to, &message);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::env::{Fetch, GroupWrite, LogBatch};
 use crate::events::Event;
 use crate::ids::{BatchSeq, GroupId, PollerId, Tick};
 use crate::outbox::Outbox;
-use crate::task::{ApplierMsg, FetchTask, LifecycleMsg, SnapshotTask};
+use crate::task::{ApplierMsg, ApplyTask, FetchTask, LifecycleMsg, SnapshotTask};
 use std::sync::Arc;
 
 /// Largest catch-up read. Bytes.
@@ -55,7 +55,9 @@ impl Limits {
 
 /// A letter to another part.
 pub enum Letter {
-    /// To the applier that has the group's machine.
+    /// Entries to the applier that has the group's machine.
+    Apply(ApplyTask),
+    /// Something else to that applier.
     Applier(GroupId, ApplierMsg),
     /// To the snapshotter.
     Snapshotter(SnapshotTask),

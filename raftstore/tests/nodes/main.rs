@@ -122,6 +122,27 @@ fn all_nodes_crash_and_nothing_acknowledged_is_lost() {
     assert_eq!(c.contents(GROUP)[0].len(), 4);
 }
 
+/// Bug: 10,000 groups took over ten seconds to be led again after a start of all nodes. Mechanism: everybody waited for an
+/// election timeout, and then candidates met. Fix: who led before stands as soon as it can reach a quorum.
+#[test]
+fn after_a_start_of_all_nodes_the_leader_is_the_one_before_and_waits_for_no_timeout() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    for node in [NodeId(1), NodeId(2), NodeId(3)] {
+        c.crash_and_restart(node);
+    }
+    assert_eq!(c.leader(GROUP), None);
+    c.settle();
+    assert_eq!(c.leader(GROUP), Some(leader));
+    // Who comes back alone finds somebody else leading, and disturbs nobody.
+    c.crash_and_restart(leader);
+    c.cut_off.insert(leader);
+    let next = c.await_leader(GROUP);
+    c.cut_off.clear();
+    c.ticks(30);
+    assert_eq!(c.leader(GROUP), Some(next));
+}
+
 #[test]
 fn a_deposed_leaders_write_is_answered_once_its_fate_is_known_or_given_up() {
     let mut c = three();
@@ -182,6 +203,35 @@ fn a_slow_disk_of_the_leader_does_not_delay_commits() {
     c.nodes.get_mut(&leader).unwrap().hung.clear();
     c.settle();
     assert!(slot.take().unwrap().is_ok());
+}
+
+/// While the leader's node writes, followers learn of a commit by the next append or heartbeat; once it has written, at once.
+#[test]
+fn word_of_a_commit_rides_on_an_append_while_the_node_writes() {
+    let mut c = three();
+    let leader = c.await_leader(GROUP);
+    c.ticks(3);
+    let follower = others(&c, leader)[0];
+    let commit = |c: &Cluster, node: NodeId| c.nodes[&node].handle.status(GROUP).unwrap().commit.0;
+    let before = commit(&c, leader);
+    assert_eq!(commit(&c, follower), before);
+    c.nodes.get_mut(&leader).unwrap().hung.insert("log_writer");
+    let propose = |c: &mut Cluster, key| {
+        let slot = c.propose(leader, GROUP, &put(key, "v")).unwrap();
+        c.settle();
+        slot
+    };
+    let mut slots = vec![propose(&mut c, "a")];
+    assert_eq!((commit(&c, leader), commit(&c, follower)), (before + 1, before), "told by nothing of its own");
+    slots.push(propose(&mut c, "b"));
+    assert_eq!((commit(&c, leader), commit(&c, follower)), (before + 2, before + 1), "told by the next append");
+    c.ticks(1);
+    assert_eq!(commit(&c, follower), before + 2, "told by the heartbeat");
+    slots.push(propose(&mut c, "c"));
+    c.nodes.get_mut(&leader).unwrap().hung.clear();
+    c.settle();
+    assert_eq!((commit(&c, leader), commit(&c, follower)), (before + 3, before + 3), "told because nothing is written");
+    assert!(slots.iter().all(|s| s.take().unwrap().is_ok()));
 }
 
 #[test]

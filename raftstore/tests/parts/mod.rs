@@ -209,10 +209,10 @@ impl Node {
 
     pub fn applied(&mut self) -> Vec<Applied> {
         let applied = |letter| match letter {
-            PollerMsg::Applied(applied) => Some(applied),
-            _ => None,
+            PollerMsg::Applied(applied) => applied,
+            _ => Vec::new(),
         };
-        self.letters().into_iter().filter_map(applied).collect()
+        self.letters().into_iter().flat_map(applied).collect()
     }
 
     /// Sends entries to the machine; a slot waits at each.
@@ -227,9 +227,9 @@ impl Node {
             generation: Generation(0),
             entries: entries.into(),
             waiting,
-            record: Box::new(record),
+            record: Arc::new(record),
         };
-        self.mail().applier(group, ApplierMsg::Apply(task));
+        self.mail().applier(group, ApplierMsg::Apply(vec![task]));
         slots
     }
 }
