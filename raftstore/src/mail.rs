@@ -111,6 +111,9 @@ impl Mail {
 
     /// Entries to the appliers that own the groups' machines, in few letters. Empties `tasks`.
     pub fn apply(&self, tasks: &mut Vec<ApplyTask>) {
+        if tasks.is_empty() {
+            return;
+        }
         let mut letters: Vec<Vec<ApplyTask>> = self.appliers.iter().map(|_| Vec::new()).collect();
         for task in tasks.drain(..) {
             let at = self.applier_of(task.group);

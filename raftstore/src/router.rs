@@ -214,6 +214,7 @@ impl Router {
     fn dispatch(&self, from: PeerIdentity, messages: Vec<GroupMessage>, mut bytes: u64) {
         let pollers = self.mail.pollers();
         if pollers == 1 {
+            // Nothing to deal: the frame's messages stay where they are.
             return self.mail.poller(PollerId(0), PollerMsg::Peer { from, messages, bytes });
         }
         let mut parts: Vec<Vec<GroupMessage>> = vec![Vec::new(); pollers];

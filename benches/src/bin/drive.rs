@@ -1,6 +1,6 @@
 //! `drive`: the load driver of the engine. See `pontoon_benches::drive`.
 //!
-//! Its nodes are this program, too, so the allocator that counts its calls is installed here.
+//! Its nodes are this program, too, so the allocator is chosen here: that of `pontoon`, or one that counts its calls.
 
 #[cfg(not(feature = "allocations"))]
 #[global_allocator]

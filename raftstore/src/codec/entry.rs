@@ -5,7 +5,7 @@
 //! Kinds from 3 on are reserved (sessions): refused, not guessed.
 
 use super::DecodeError;
-use super::wire::{MAX_VARINT, Reader, put_blob, put_varint, varint_into};
+use super::wire::{MAX_VARINT, Reader, put_varint, varint_into};
 use crate::ids::{LogPos, Term};
 use bytes::{BufMut, Bytes};
 use pontoon_raft::{Entry, EntryKind};
@@ -41,13 +41,9 @@ pub fn put_run(out: &mut impl BufMut, prev: LogPos, entries: &[Entry]) {
     let mut last = prev;
     for entry in entries {
         assert!(entry.index == last.index.next() && entry.term >= last.term, "{:?} after {last:?}", entry.pos());
-        // In two strokes: entries are most of what is ever encoded.
-        let mut head = [0; 2 * MAX_VARINT + 1];
+        let mut head = [0; HEAD];
         let at = varint_into(&mut head, 0, entry.term.0 - last.term.0);
-        head[at] = kind_byte(entry.kind);
-        let len = varint_into(&mut head, at + 1, entry.data.len() as u64);
-        out.put_slice(&head[..len]);
-        out.put_slice(&entry.data);
+        put_behind(out, head, at, entry);
         last = entry.pos();
     }
 }
@@ -86,17 +82,23 @@ pub(super) fn take_unplaced(r: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
     Ok(entries)
 }
 
+/// Longest of what stands before a payload: step of the term, kind, length. Bytes.
+const HEAD: usize = 2 * MAX_VARINT + 1;
+
 fn put_kind_and_payload(out: &mut impl BufMut, entry: &Entry) {
-    out.put_u8(kind_byte(entry.kind));
-    put_blob(out, &entry.data);
+    put_behind(out, [0; HEAD], 0, entry);
 }
 
-fn kind_byte(kind: EntryKind) -> u8 {
-    match kind {
+/// Kind and payload behind the first `at` bytes of `head`, in two strokes: entries are most of what is ever encoded.
+fn put_behind(out: &mut impl BufMut, mut head: [u8; HEAD], at: usize, entry: &Entry) {
+    head[at] = match entry.kind {
         EntryKind::Normal => 0,
         EntryKind::ConfChange => 1,
         EntryKind::ConfChangeV2 => 2,
-    }
+    };
+    let len = varint_into(&mut head, at + 1, entry.data.len() as u64);
+    out.put_slice(&head[..len]);
+    out.put_slice(&entry.data);
 }
 
 fn take_kind_and_payload(r: &mut Reader) -> Result<(EntryKind, Bytes), DecodeError> {
