@@ -29,8 +29,8 @@ use std::time::Duration;
 const MAX_TASKS: usize = 1024;
 /// Payload after which a turn takes no further task. Bytes.
 const MAX_BYTES: u64 = 4 << 20;
-/// Letters waiting at the snapshotter above which no `Keep` snapshot is begun on our own account.
-const SNAPSHOT_BACKLOG: usize = 8;
+/// Letters waiting at the snapshotter above which no `Keep` snapshot is begun on our own account. They share a file.
+const SNAPSHOT_BACKLOG: usize = 256;
 /// When to look again whether the snapshotter has caught up.
 const KEEP_AGAIN: Duration = Duration::from_millis(20);
 

@@ -10,13 +10,13 @@ mod volatile;
 
 pub use decide::{Verdict, decide};
 pub(crate) use machines::record_of;
-pub use volatile::KeptSnapshot;
+pub use volatile::{Extent, KeptFiles, KeptSnapshot};
 
 use crate::codec::ReplicaRecord;
 use crate::env::{Env, Fetch, GroupOp, GroupWrite, Install, LogBatch, MachineKind, Recovered, StoredGroup, Truncation};
 use crate::error::BootError;
 use crate::guard::guarded;
-use crate::ids::{BootEpoch, Generation, GroupId, Incarnation, ReplicaId, SpoolId};
+use crate::ids::{BootEpoch, Generation, GroupId, Incarnation, ReplicaId};
 use crate::prepared::{PreparedReplica, StoppedReplica, jitter_seed};
 use crate::task::Newborn;
 use machines::{Found, find};
@@ -35,16 +35,13 @@ pub struct Prepared {
     pub replicas: Vec<PreparedReplica>,
     /// Replicas that stand still.
     pub stopped: Vec<StoppedReplica>,
-    /// Newest snapshots of volatile machines, for the snapshotter.
-    pub kept: Vec<KeptSnapshot>,
-    /// The spool id after the highest published one.
-    pub next_spool: SpoolId,
+    /// Snapshots of volatile machines, for the snapshotter.
+    pub kept: KeptFiles,
 }
 
 /// Opens all machines, decides about every group, finishes or drops installs, deletes garbage.
 pub fn prepare(env: &Env, recovered: Recovered, epoch: BootEpoch) -> Result<Prepared, BootError> {
     let published = Published::scan(&*env.files)?;
-    let next_spool = published.next_spool();
     let mut outcome = Outcome::default();
     for stored in recovered.groups {
         let kind = env
@@ -58,10 +55,9 @@ pub fn prepare(env: &Env, recovered: Recovered, epoch: BootEpoch) -> Result<Prep
         let durable = env.log.write(&LogBatch { writes, meta: Vec::new(), sync: true })?;
         tracing::info!(seq = %durable.seq(), "installs that a crash interrupted were finished or dropped");
     }
-    outcome.collect_garbage(env, &published)?;
-    let kept = outcome.kept;
+    let kept = outcome.collect_garbage(env, published)?;
     let replicas = with_tails(env, outcome.running, epoch);
-    Ok(Prepared { replicas, stopped: outcome.stopped, kept, next_spool })
+    Ok(Prepared { replicas, stopped: outcome.stopped, kept })
 }
 
 /// What the decisions so far came to.
@@ -110,8 +106,8 @@ impl Outcome {
         }
         let record = found.record.get_or_insert_with(|| birth_record(&stored));
         stored.hard_state.commit = stored.hard_state.commit.max(record.applied.index);
-        if let Some(spool) = found.spool {
-            self.kept.push(KeptSnapshot { spool, record: record.clone() });
+        if let Some((spool, extent)) = found.kept {
+            self.kept.push(KeptSnapshot { spool, extent, record: record.clone() });
         }
         self.keep_contents(&stored);
         self.running.push((stored, found));
@@ -133,7 +129,7 @@ impl Outcome {
     }
 
     /// After the log store's record of it is durable: contents and snapshots that belong to nobody.
-    fn collect_garbage(&self, env: &Env, published: &Published) -> Result<(), BootError> {
+    fn collect_garbage(&mut self, env: &Env, published: Published) -> Result<KeptFiles, BootError> {
         for (name, kind) in &env.kinds {
             let living = self.living.get(name).map_or(&[][..], |l| l);
             if let Err(why) = guarded(|| kind.retain(living)) {
@@ -141,8 +137,7 @@ impl Outcome {
             }
         }
         let stopped: Vec<GroupId> = self.stopped.iter().map(|s| s.stored.group).collect();
-        let kept: Vec<SpoolId> = self.kept.iter().map(|k| k.spool).collect();
-        published.remove_others(&*env.files, &kept, &stopped)
+        published.remove_others(&*env.files, std::mem::take(&mut self.kept), &stopped)
     }
 }
 

@@ -77,7 +77,7 @@ pub fn boot(inputs: NodeInputs) -> Result<(NodeHandle, NodeParts), BootError> {
     let ledger = Arc::new(Ledger::default());
     let lifecycle = Inbox::new(inboxes.lifecycle);
     let lifecycle = Lifecycle::new(lifecycle, router.clone(), &env, me, &prepared, &tombstones);
-    let Prepared { replicas, stopped, kept, next_spool } = prepared;
+    let Prepared { replicas, stopped, kept } = prepared;
     tombstones.iter().for_each(|t| router.mark_destroyed(t.group));
     replicas.into_iter().for_each(|r| r.launch(&router));
     stopped.iter().for_each(|s| s.show(&router));
@@ -90,7 +90,7 @@ pub fn boot(inputs: NodeInputs) -> Result<(NodeHandle, NodeParts), BootError> {
         pollers: pollers(&env, &config, &router, inboxes.pollers, me, &inline, now),
         log_writer: LogWriter::new(log, Inbox::new(inboxes.writer), router.clone()),
         log_reader: LogReader::new(env.log.clone(), Inbox::new(inboxes.log_reader), router.clone()),
-        snapshotter: Snapshotter::new(Inbox::new(inboxes.snapshotter), router.clone(), &env, &config, kept, next_spool),
+        snapshotter: Snapshotter::new(Inbox::new(inboxes.snapshotter), router.clone(), &env, &config, kept),
         lifecycle,
         durability: Durability::new(Inbox::new(inboxes.durability), router.clone(), &env, &config, ledger, now),
     };

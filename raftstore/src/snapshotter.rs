@@ -5,10 +5,14 @@
 //! staged file belongs to exactly one of `builds`, `receptions` or a replica, and is removed with it.
 
 mod build;
+mod kept;
 mod receive;
+mod round;
 mod send;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 
-use crate::boot::KeptSnapshot;
+use crate::boot::KeptFiles;
 use crate::codec::SnapshotFrame;
 use crate::config::Config;
 use crate::env::{Env, Instant, PeerIdentity, SnapshotFiles, SpoolReader};
@@ -106,13 +110,12 @@ impl Snapshotter {
         router: Arc<Router>,
         env: &Env,
         config: &Config,
-        kept: Vec<KeptSnapshot>,
-        next_spool: SpoolId,
+        kept: KeptFiles,
     ) -> Snapshotter {
         Snapshotter {
             inbox,
             router,
-            spools: Spools { files: env.files.clone(), next: next_spool, held: BTreeMap::new() },
+            spools: Spools { files: env.files.clone(), next: kept.next_spool, held: BTreeMap::new() },
             builds: Builds::new(kept),
             sends: Sends::new(env.transport.clone(), config.snapshot_rate),
             receptions: Receptions::new(env.transport.clone()),
@@ -136,7 +139,7 @@ impl Snapshotter {
             SnapshotTask::Frame { from, body } => self.on_frame(now, from, body),
             SnapshotTask::Kept { spool, record, poller } => {
                 self.receptions.release(spool);
-                self.builds.adopt(&mut self.spools, mail, KeptSnapshot { spool, record: *record }, poller);
+                self.builds.adopt(&mut self.spools, mail, spool, *record, poller);
             }
             SnapshotTask::Forget(group) => {
                 self.builds.forget(&mut self.spools, group);
@@ -184,6 +187,7 @@ impl Active for Snapshotter {
                 self.on_letter(now, letter);
             }
         }
+        self.builds.end_round(&mut self.spools, self.router.mail());
         if self.stopped {
             return Turn { worked, next: Instant::NEVER };
         }

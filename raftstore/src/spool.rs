@@ -1,12 +1,18 @@
-//! The snapshot file: header, replica record, chunks with checksums, trailer with a digest of the whole.
+//! The snapshot: header, replica record, chunks with checksums, trailer with a digest of the whole. What is sent is a file of
+//! one; what a node keeps for its volatile machines lies one behind the other in one file (a round).
 //!
-//! Written by `SpoolBuilder` from a machine's handle, sent as it is, verified and read by `SpoolInput`.
-//! Leaves to others: names, syncing, publishing (`snapshotter`), what the chunks mean (the machine).
-//! Invariant: nothing is handed out that its checksum does not cover; a file without its trailer is no snapshot, and
-//! no length field is believed beyond the file's own length.
+//! Written by `SpoolBuilder` from a machine's handle, sent as it is, verified and read by `SpoolInput`; `walk` finds
+//! where each begins. Leaves to others: names, syncing, publishing (`snapshotter`), what the chunks mean (the machine).
+//! Invariant: nothing is handed out that its checksum does not cover; what has no trailer is no snapshot, and no length
+//! field is believed beyond the snapshot's own length.
 //!
 //! Layout, little-endian: `magic`, then frames of `tag u8, length u32, body, digest u64 of tag, length and body`:
-//! one record, any number of chunks, one trailer (`chunks u64, content bytes u64, digest u64 of all before it`).
+//! one record, any number of chunks, one trailer (`chunks u64, content bytes u64, digest u64 of all before it`). A snapshot
+//! that was given up ends with a frame without body in place of the trailer: what follows is the next one.
+
+mod walk;
+
+pub(crate) use walk::{Walk, walk};
 
 use crate::codec::{Digest, ReplicaRecord};
 use crate::env::{Meta, SmError, SnapshotInput, SnapshotOutput, SnapshotPart, SpoolReader, SpoolWriter};
@@ -20,19 +26,93 @@ const RECORD: u8 = 1;
 const CHUNK: u8 = 2;
 // 3 is reserved for parts that are files.
 const TRAILER: u8 = 4;
+const VOID: u8 = 5;
 const FRAME_HEAD: usize = 5;
 const FRAME_SUM: usize = 8;
 /// Most bytes of one logical chunk (`SnapshotOutput::chunk`).
 pub(crate) const MAX_PART: usize = 16 << 20;
 
-/// Writes a snapshot file.
+/// Bytes that are gathered before they are written.
+const BUFFER: usize = 64 << 10;
+
+/// Where a snapshot lies in its file. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Its first byte.
+    pub at: u64,
+    /// How many.
+    pub len: u64,
+}
+
+impl Extent {
+    /// The byte behind it.
+    #[must_use]
+    pub fn end(self) -> u64 {
+        self.at + self.len
+    }
+}
+
+/// A staged file that takes one snapshot after the other.
+pub(crate) struct SpoolFile {
+    /// The file.
+    file: Box<dyn SpoolWriter>,
+    /// Not written yet.
+    buffer: Vec<u8>,
+    /// Bytes appended.
+    len: u64,
+    /// A write failed: nobody knows what the file holds.
+    is_broken: bool,
+}
+
+impl SpoolFile {
+    /// An empty file.
+    pub(crate) fn new(file: Box<dyn SpoolWriter>) -> SpoolFile {
+        SpoolFile { file, buffer: Vec::new(), len: 0, is_broken: false }
+    }
+
+    /// Bytes appended.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Has a write failed?
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Appends.
+    pub(crate) fn append(&mut self, data: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(data);
+        self.len += data.len() as u64;
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    /// What was appended can be read.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::Error::other("an earlier write to this snapshot file failed"));
+        }
+        let written = self.file.write(&self.buffer);
+        self.is_broken = written.is_err();
+        self.buffer.clear();
+        written
+    }
+
+    /// What was appended is durable.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.file.sync().inspect_err(|_| self.is_broken = true)
+    }
+}
+
+/// Writes a snapshot behind what a file holds.
 pub(crate) struct SpoolBuilder<'a> {
     /// The staged file.
-    file: &'a mut dyn SpoolWriter,
+    file: &'a mut SpoolFile,
+    /// Where it begins there.
+    at: u64,
     /// Of everything written.
     digest: Digest,
-    /// Bytes written.
-    size: u64,
     /// Chunks written.
     chunks: u64,
     /// Bytes of their contents.
@@ -40,22 +120,28 @@ pub(crate) struct SpoolBuilder<'a> {
 }
 
 impl<'a> SpoolBuilder<'a> {
-    /// Begins a file with the record at the snapshot's position.
-    pub(crate) fn begin(file: &'a mut dyn SpoolWriter, record: &ReplicaRecord) -> io::Result<SpoolBuilder<'a>> {
-        let mut builder = SpoolBuilder { file, digest: Digest::default(), size: 0, chunks: 0, content: 0 };
+    /// Begins a snapshot with the record at its position.
+    pub(crate) fn begin(file: &'a mut SpoolFile, record: &ReplicaRecord) -> io::Result<SpoolBuilder<'a>> {
+        let at = file.len();
+        let mut builder = SpoolBuilder { file, at, digest: Digest::default(), chunks: 0, content: 0 };
         builder.put(MAGIC)?;
         builder.frame(RECORD, &record.encode())?;
         Ok(builder)
     }
 
-    /// Ends the file; its size. Not synced.
-    pub(crate) fn finish(mut self) -> io::Result<u64> {
+    /// Ends it. Not synced.
+    pub(crate) fn finish(mut self) -> io::Result<Extent> {
         let mut body = Vec::with_capacity(24);
         body.extend(self.chunks.to_le_bytes());
         body.extend(self.content.to_le_bytes());
         body.extend(self.digest.clone().finish().to_le_bytes());
         self.frame(TRAILER, &body)?;
-        Ok(self.size)
+        Ok(Extent { at: self.at, len: self.file.len() - self.at })
+    }
+
+    /// Gives it up; another may follow.
+    pub(crate) fn abandon(mut self) -> io::Result<()> {
+        self.frame(VOID, &[])
     }
 
     fn frame(&mut self, tag: u8, body: &[u8]) -> io::Result<()> {
@@ -66,9 +152,8 @@ impl<'a> SpoolBuilder<'a> {
     }
 
     fn put(&mut self, data: &[u8]) -> io::Result<()> {
-        self.file.write(data)?;
+        self.file.append(data)?;
         self.digest.update(data);
-        self.size += data.len() as u64;
         Ok(())
     }
 }
@@ -97,13 +182,13 @@ fn frame_sum(head: &[u8], body: &[u8]) -> u64 {
     sum.finish()
 }
 
-/// Reads a snapshot file, each frame checked before it is handed out.
+/// Reads a snapshot, each frame checked before it is handed out.
 pub(crate) struct SpoolInput {
     /// The file.
     file: Box<dyn SpoolReader>,
-    /// Its length.
-    len: u64,
-    /// Next byte to read.
+    /// Where in it the snapshot ends.
+    end: u64,
+    /// Next byte to read, in the file.
     at: u64,
     /// Of everything read.
     digest: Digest,
@@ -120,13 +205,18 @@ pub(crate) struct SpoolInput {
 }
 
 impl SpoolInput {
-    /// Reads magic and record.
+    /// The only snapshot of a file: reads magic and record.
     pub(crate) fn open(mut file: Box<dyn SpoolReader>) -> Result<SpoolInput, SmError> {
         let len = file.len()?;
+        SpoolInput::open_at(file, Extent { at: 0, len })
+    }
+
+    /// One of several.
+    pub(crate) fn open_at(file: Box<dyn SpoolReader>, extent: Extent) -> Result<SpoolInput, SmError> {
         let mut input = SpoolInput {
             file,
-            len,
-            at: 0,
+            end: extent.end(),
+            at: extent.at,
             digest: Digest::default(),
             chunks: 0,
             content: 0,
@@ -192,7 +282,7 @@ impl SpoolInput {
         if body != expected {
             return Err(damaged("the trailer does not match the contents"));
         }
-        if self.at != self.len {
+        if self.at != self.end {
             return Err(damaged("something follows the trailer"));
         }
         self.done = true;
@@ -200,7 +290,7 @@ impl SpoolInput {
     }
 
     fn take(&mut self, n: usize) -> Result<Vec<u8>, SmError> {
-        if (n as u64) > self.len - self.at {
+        if (n as u64) > self.end.saturating_sub(self.at) {
             return Err(damaged("the file ends early"));
         }
         let mut data = vec![0; n];

@@ -334,6 +334,6 @@ fn a_volatile_machine_begins_at_its_newest_snapshot() {
     disks.crash(3);
     let prepared = disks.prepare().unwrap();
     assert_eq!(prepared.replicas[0].newborn.record, record(G, ME, 0, pos(3)));
-    assert_eq!(prepared.kept.len(), 1);
-    assert!(prepared.next_spool > prepared.kept[0].spool);
+    assert_eq!(prepared.kept.newest.len(), 1);
+    assert!(prepared.kept.next_spool > prepared.kept.newest[0].spool);
 }

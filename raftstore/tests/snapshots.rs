@@ -367,7 +367,7 @@ fn keeping_a_newer_snapshot_removes_the_older() {
     // The same position again changes nothing.
     assert_eq!(durable(&keep(&mut pair)), Some(pos(3)));
     assert_eq!(pair.from_disks.files.count(), 1);
-    pair.from_disks.files.fill_after(2);
+    pair.from_disks.files.fill_after(1);
     let _slots = pair.from.apply(G, vec![add(4, 1)]);
     pair.from.run();
     pair.from.letters();

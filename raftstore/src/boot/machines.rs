@@ -8,6 +8,7 @@ use super::volatile::Published;
 use crate::codec::ReplicaRecord;
 use crate::env::{Env, Machine, MachineKind, Meta, SmError, StoredGroup};
 use crate::ids::{Generation, SpoolId};
+use crate::spool::Extent;
 
 /// A machine and what its contents say.
 pub(super) struct Found {
@@ -15,8 +16,8 @@ pub(super) struct Found {
     pub(super) machine: Box<dyn Machine>,
     /// Position of the contents; `None`: empty.
     pub(super) record: Option<ReplicaRecord>,
-    /// The published snapshot that a volatile machine was restored from.
-    pub(super) spool: Option<SpoolId>,
+    /// The published snapshot that a volatile machine was restored from: its file, and where in it.
+    pub(super) kept: Option<(SpoolId, Extent)>,
 }
 
 /// The machine to go on with: of the new generation if an install got as far as that, else of the stored one.
@@ -32,17 +33,17 @@ pub(super) fn find(
     if let Some(intent) = &stored.intent {
         let (machine, record) = open(kind, stored, intent.generation)?;
         if decide(stored, record.as_ref()) == Verdict::FinishInstall {
-            return Ok(Found { machine, record, spool: None });
+            return Ok(Found { machine, record, kept: None });
         }
     }
     let (machine, record) = open(kind, stored, stored.generation)?;
     if decide(stored, record.as_ref()) != Verdict::Garbage {
-        return Ok(Found { machine, record, spool: None });
+        return Ok(Found { machine, record, kept: None });
     }
     machine.destroy()?;
     let (machine, record) = open(kind, stored, stored.generation)?;
     match record {
-        None => Ok(Found { machine, record, spool: None }),
+        None => Ok(Found { machine, record, kept: None }),
         Some(_) => Err(SmError::Corruption("contents of another replica could not be deleted".to_owned())),
     }
 }

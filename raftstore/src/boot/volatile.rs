@@ -9,42 +9,45 @@ use crate::codec::ReplicaRecord;
 use crate::env::{LoadError, MachineKind, SmError, SnapshotFiles, StoredGroup};
 use crate::error::BootError;
 use crate::ids::{Generation, GroupId, SpoolId};
-use crate::spool::SpoolInput;
-use std::collections::BTreeMap;
+pub use crate::spool::Extent;
+use crate::spool::{SpoolInput, Walk, walk};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A published snapshot and the replica it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptSnapshot {
     /// The file.
     pub spool: SpoolId,
+    /// Where in it.
+    pub extent: Extent,
     /// The replica's record at the snapshot's position.
     pub record: ReplicaRecord,
 }
 
+/// The directory of snapshot files as boot leaves it.
+#[derive(Clone, Debug, Default)]
+pub struct KeptFiles {
+    /// Newest snapshot of each volatile machine that runs.
+    pub newest: Vec<KeptSnapshot>,
+    /// All files: length in bytes.
+    pub sizes: BTreeMap<SpoolId, u64>,
+    /// Files that stay whatever happens to the snapshots in them: damaged ones, and those of groups that stand still.
+    pub pinned: BTreeSet<SpoolId>,
+    /// The id after the highest.
+    pub next_spool: SpoolId,
+}
+
 /// All published snapshots of the directory.
 pub(super) struct Published {
-    /// Ascending; `None`: the file's head is damaged.
-    files: BTreeMap<SpoolId, Option<ReplicaRecord>>,
+    /// Ascending.
+    files: BTreeMap<SpoolId, Walk>,
 }
 
 impl Published {
-    /// Reads the head of each.
+    /// Reads the heads of all snapshots.
     pub(super) fn scan(files: &dyn SnapshotFiles) -> Result<Published, BootError> {
         let ids = files.published().map_err(io)?;
-        let mut found = BTreeMap::new();
-        for id in ids {
-            let head = files.open(id).map_err(SmError::from).and_then(SpoolInput::open);
-            if let Err(e) = &head {
-                tracing::error!(spool = %id, error = %e, "a published snapshot cannot be read");
-            }
-            found.insert(id, head.ok().map(|h| h.record().clone()));
-        }
-        Ok(Published { files: found })
-    }
-
-    /// The id after the highest.
-    pub(super) fn next_spool(&self) -> SpoolId {
-        SpoolId(self.files.last_key_value().map_or(1, |(id, _)| id.0 + 1))
+        Ok(Published { files: ids.into_iter().map(|id| (id, walk(files, id))).collect() })
     }
 
     /// Opens a volatile machine and restores the newest snapshot of its group into it.
@@ -54,37 +57,44 @@ impl Published {
         files: &dyn SnapshotFiles,
         stored: &StoredGroup,
     ) -> Result<Found, SmError> {
-        let of_group = self.files.iter().filter_map(|(id, r)| Some((*id, r.as_ref()?)));
-        let newest = of_group.filter(|(_, r)| belongs(stored, r)).max_by_key(|(id, r)| (r.applied.index, *id));
-        let Some((spool, record)) = newest else {
+        let all = self.files.iter().flat_map(|(id, walk)| walk.snapshots.iter().map(|(extent, r)| (*id, *extent, r)));
+        let of_group = all.filter(|(_, _, r)| belongs(stored, r));
+        let newest = of_group.max_by_key(|(id, extent, r)| (r.applied.index, *id, extent.at));
+        let Some((spool, extent, record)) = newest else {
             let machine = kind.open(stored.group, stored.replica, stored.generation)?;
-            return Ok(Found { machine, record: None, spool: None });
+            return Ok(Found { machine, record: None, kept: None });
         };
         let generation = generation_of(stored, record);
         // Whole before the first byte reaches the machine.
-        SpoolInput::open(files.open(spool)?)?.verify()?;
-        let mut input = SpoolInput::open(files.open(spool)?)?;
+        SpoolInput::open_at(files.open(spool)?, extent)?.verify()?;
+        let mut input = SpoolInput::open_at(files.open(spool)?, extent)?;
         input.adopt(stored.replica, generation);
         let record = input.record().clone();
         let mut machine = kind.open(stored.group, stored.replica, generation)?;
         machine.restore(&mut input)?;
-        Ok(Found { machine, record: Some(record), spool: Some(spool) })
+        Ok(Found { machine, record: Some(record), kept: Some((spool, extent)) })
     }
 
-    /// Removes all but `kept` and the files of stopped groups. Damaged ones stay too: they are evidence.
+    /// Removes the files in which nothing is of use: neither in `newest`, nor of a stopped group, nor damaged, which is evidence.
     pub(super) fn remove_others(
-        &self,
+        self,
         files: &dyn SnapshotFiles,
-        kept: &[SpoolId],
+        newest: Vec<KeptSnapshot>,
         stopped: &[GroupId],
-    ) -> Result<(), BootError> {
-        for (id, record) in &self.files {
-            let Some(record) = record else { continue };
-            if !kept.contains(id) && !stopped.contains(&record.group) {
-                files.remove(*id).map_err(io)?;
+    ) -> Result<KeptFiles, BootError> {
+        let next_spool = SpoolId(self.files.last_key_value().map_or(1, |(id, _)| id.0 + 1));
+        let is_used: BTreeSet<SpoolId> = newest.iter().map(|k| k.spool).collect();
+        let mut kept = KeptFiles { newest, next_spool, ..KeptFiles::default() };
+        for (id, walk) in self.files {
+            if walk.is_damaged || walk.snapshots.iter().any(|(_, r)| stopped.contains(&r.group)) {
+                kept.pinned.insert(id);
+            } else if !is_used.contains(&id) {
+                files.remove(id).map_err(io)?;
+                continue;
             }
+            kept.sizes.insert(id, walk.size);
         }
-        Ok(())
+        Ok(kept)
     }
 }
 

@@ -83,6 +83,16 @@ impl MemFiles {
         Arc::new(MemFiles { inner: Mutex::new(Inner { files, ..Inner::default() }) })
     }
 
+    /// A bit of a file rots.
+    ///
+    /// # Panics
+    /// If there is no such byte.
+    pub fn flip(&self, id: SpoolId, at: u64) {
+        let mut inner = self.inner.lock();
+        let file = inner.files.get_mut(&id).expect("a file that exists");
+        file.data[usize::try_from(at).expect("files of a test are small")] ^= 0x40;
+    }
+
     /// Files that exist, staged ones included.
     #[must_use]
     pub fn count(&self) -> usize {

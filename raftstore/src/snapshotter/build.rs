@@ -1,17 +1,17 @@
-//! From a machine's handle to a file: staged for a send, or published as a volatile machine's own.
+//! From a machine's handle to a file: staged for a send, or kept with others' as a volatile machine's own.
 //!
-//! Leaves to others: the handle (applier), the file's format (`spool`).
-//! Invariant: per group at most one published file counts, the one with the highest position; an older one is removed
-//! only after a newer one is published.
+//! Leaves to others: the handle (applier), the file's format (`spool`), files of many (`round`), which one counts (`kept`).
+//! Invariant: whoever asked for a snapshot is told of it or of why there is none; a round ends in the turn it began in.
 
 use super::Spools;
-use crate::boot::KeptSnapshot;
+use super::kept::Kept;
+use super::round::{self, Round};
+use crate::boot::{Extent, KeptFiles, KeptSnapshot};
 use crate::codec::ReplicaRecord;
-use crate::env::{SmError, SnapshotSource};
-use crate::guard::guarded;
-use crate::ids::{GroupId, PollerId, SpoolId};
+use crate::env::SnapshotSource;
+use crate::ids::{Generation, GroupId, LogPos, PollerId, ReplicaId, SpoolId};
 use crate::mail::Mail;
-use crate::spool::{SpoolBuilder, SpoolInput};
+use crate::spool::SpoolFile;
 use crate::task::{ApplierMsg, PollerMsg, SnapshotEvent, SnapshotPurpose, Spooled};
 use pontoon_raft::SnapshotMeta;
 use std::collections::BTreeMap;
@@ -34,56 +34,81 @@ pub(super) struct Order {
 /// Files that were built here.
 pub(super) struct Builds {
     /// Newest published snapshot of each volatile machine.
-    kept: BTreeMap<GroupId, KeptSnapshot>,
+    kept: Kept,
     /// Files that stand ready to be sent: one per group.
     standing: BTreeMap<GroupId, SpoolId>,
+    /// What volatile machines gave in this turn.
+    round: Option<Round>,
 }
 
 impl Builds {
     /// Nothing built yet.
-    pub(super) fn new(kept: Vec<KeptSnapshot>) -> Builds {
-        Builds { kept: kept.into_iter().map(|k| (k.record.group, k)).collect(), standing: BTreeMap::new() }
+    pub(super) fn new(kept: KeptFiles) -> Builds {
+        Builds { kept: Kept::new(kept), standing: BTreeMap::new(), round: None }
     }
 
-    /// Builds, and tells the owner.
+    /// Builds, and tells the owner: at once, or when the round ends.
     pub(super) fn build(&mut self, spools: &mut Spools, mail: &Mail, order: Order, source: Box<dyn SnapshotSource>) {
-        let result = match order.purpose {
-            SnapshotPurpose::Send => self.stage(spools, &order, source),
-            SnapshotPurpose::Keep => self.keep(spools, &order, source),
-        };
-        let (group, poller, purpose) = (order.group, order.poller, order.purpose);
-        match result {
-            Ok(spooled) => {
-                let built = SnapshotEvent::Built { group, purpose, result: Ok(Box::new(spooled)) };
-                mail.poller(poller, PollerMsg::Snapshot(built));
-                self.tell_kept(mail, group, poller, purpose);
+        match order.purpose {
+            SnapshotPurpose::Keep => self.keep(spools, mail, order, source),
+            SnapshotPurpose::Send => match self.stage(spools, &order, source) {
+                Ok(spooled) => tell_built(mail, &order, spooled),
+                Err(why) => tell_failure(mail, order.group, order.poller, order.purpose, why),
+            },
+        }
+    }
+
+    /// Ends the round of this turn, if there is one.
+    pub(super) fn end_round(&mut self, spools: &mut Spools, mail: &Mail) {
+        let Some(mut round) = self.round.take() else { return };
+        for kept in self.kept.in_sparse_files(&round.groups(), round.room()) {
+            let group = kept.record.group;
+            if let Err(error) = round.copy(spools, kept) {
+                tracing::error!(%group, %error, "a kept snapshot was not copied");
+                break;
             }
-            Err(why) => tell_failure(mail, group, poller, purpose, why),
+        }
+        match round.publish(spools) {
+            Ok(published) => self.on_published(spools, mail, published),
+            Err((orders, why)) => tell_all_failed(mail, orders, &why),
         }
     }
 
     /// A received snapshot became a volatile machine's contents; the applier has published it.
-    pub(super) fn adopt(&mut self, spools: &mut Spools, mail: &Mail, new: KeptSnapshot, poller: PollerId) {
-        let group = new.record.group;
-        if let Err(error) = spools.files.open(new.spool) {
+    pub(super) fn adopt(
+        &mut self,
+        spools: &mut Spools,
+        mail: &Mail,
+        spool: SpoolId,
+        record: ReplicaRecord,
+        poller: PollerId,
+    ) {
+        let group = record.group;
+        match spools.files.open(spool).and_then(|mut file| file.len()) {
+            Ok(len) => {
+                let whole = KeptSnapshot { spool, extent: Extent { at: 0, len }, record };
+                self.kept.take_over(spools, spool, len, vec![whole], Vec::new());
+                self.tell_kept(mail, [(poller, group)]);
+            }
             // Its owner gave the install up: the older one must stand.
-            return tracing::warn!(%group, %error, "a published snapshot is gone");
+            Err(error) => tracing::warn!(%group, %error, "a published snapshot is gone"),
         }
-        self.supersede(spools, new);
-        self.tell_kept(mail, group, poller, SnapshotPurpose::Keep);
     }
 
     /// The replica is gone, with all that was built of it.
     pub(super) fn forget(&mut self, spools: &mut Spools, group: GroupId) {
-        let kept = self.kept.remove(&group).map(|k| k.spool);
-        kept.into_iter().chain(self.standing.remove(&group)).for_each(|spool| spools.remove(spool));
+        if let Some(round) = &mut self.round {
+            round.forget(group);
+        }
+        self.kept.forget(spools, group);
+        self.standing.remove(&group).into_iter().for_each(|spool| spools.remove(spool));
     }
 
     /// The owner has no use for a file any more. True: it is a volatile machine's own and stays.
     #[must_use]
     pub(super) fn release(&mut self, spool: SpoolId) -> bool {
         self.standing.retain(|_, standing| *standing != spool);
-        self.kept.values().any(|kept| kept.spool == spool)
+        self.kept.holds(spool)
     }
 
     fn stage(
@@ -96,49 +121,70 @@ impl Builds {
             return Err("too many snapshots stand ready to be sent".to_owned());
         }
         let spool = spools.take_id();
-        let size = write(spools, spool, &order.record, source, false)?;
+        let size = write(spools, spool, &order.record, source).inspect_err(|_| spools.remove(spool))?;
         if let Some(older) = self.standing.insert(order.group, spool) {
             spools.remove(older); // streams of it hold it open
         }
         Ok(spooled(spool, size, &order.record))
     }
 
-    fn keep(&mut self, spools: &mut Spools, order: &Order, source: Box<dyn SnapshotSource>) -> Result<Spooled, String> {
-        let spool = spools.take_id();
-        let size = write(spools, spool, &order.record, source, true)?;
-        let new = KeptSnapshot { spool, record: order.record.clone() };
-        if let Some(kept) = self.kept.get(&order.group).filter(|kept| !is_newer(&new, kept)) {
-            spools.remove(spool);
-            return Ok(spooled(kept.spool, size, &kept.record));
+    fn keep(&mut self, spools: &mut Spools, mail: &Mail, order: Order, source: Box<dyn SnapshotSource>) {
+        if self.round.is_none() {
+            match Round::begin(spools) {
+                Ok(round) => self.round = Some(round),
+                Err(why) => return tell_all_failed(mail, vec![order], &why),
+            }
         }
-        if let Err(e) = spools.files.publish(spool) {
-            spools.remove(spool);
-            return Err(e.to_string());
+        let Some(round) = &mut self.round else { return };
+        if let Err((order, why)) = round.add(order, source) {
+            tell_all_failed(mail, vec![order], &why);
+            if round.is_broken() {
+                let others = self.round.take().map(|round| round.give_up(spools)).unwrap_or_default();
+                tell_all_failed(mail, others, &why);
+            }
+        } else if round.is_full() {
+            self.end_round(spools, mail);
         }
-        self.supersede(spools, new);
-        Ok(spooled(spool, size, &order.record))
     }
 
-    fn supersede(&mut self, spools: &mut Spools, new: KeptSnapshot) {
-        if let Some(older) = self.kept.insert(new.record.group, new) {
-            spools.remove(older.spool);
+    fn on_published(&mut self, spools: &mut Spools, mail: &Mail, published: round::Published) {
+        let round::Published { spool, size, good, bad, copied } = published;
+        let new =
+            good.iter().map(|(order, extent)| KeptSnapshot { spool, extent: *extent, record: order.record.clone() });
+        self.kept.take_over(spools, spool, size, new.collect(), copied);
+        for (order, _) in &good {
+            if let Some(kept) = self.kept.newest(order.group) {
+                tell_built(mail, order, spooled(kept.spool, kept.extent.len, &kept.record));
+            }
+        }
+        self.tell_kept(mail, good.iter().map(|(order, _)| (order.poller, order.group)));
+        for (order, why) in bad {
+            tell_all_failed(mail, vec![order], &why);
         }
     }
 
     /// What survives a crash in a volatile machine is its newest published snapshot.
-    fn tell_kept(&self, mail: &Mail, group: GroupId, poller: PollerId, purpose: SnapshotPurpose) {
-        let Some(KeptSnapshot { record, .. }) = self.kept.get(&group) else { return };
-        if purpose == SnapshotPurpose::Keep {
-            let durable = vec![(group, record.replica, record.generation, record.applied)];
-            mail.poller(poller, PollerMsg::Durable(durable));
+    fn tell_kept(&self, mail: &Mail, groups: impl IntoIterator<Item = (PollerId, GroupId)>) {
+        let mut durable: BTreeMap<PollerId, Vec<(GroupId, ReplicaId, Generation, LogPos)>> = BTreeMap::new();
+        for (poller, group) in groups {
+            let Some(KeptSnapshot { record, .. }) = self.kept.newest(group) else { continue };
+            let position = (group, record.replica, record.generation, record.applied);
+            durable.entry(poller).or_default().push(position);
         }
+        durable.into_iter().for_each(|(poller, all)| mail.poller(poller, PollerMsg::Durable(all)));
     }
 }
 
-/// An install's generation outlives the handles of the one before.
-fn is_newer(new: &KeptSnapshot, kept: &KeptSnapshot) -> bool {
-    let order = |k: &KeptSnapshot| (k.record.replica, k.record.generation, k.record.applied.index);
-    order(new) > order(kept)
+fn tell_built(mail: &Mail, order: &Order, spooled: Spooled) {
+    let (group, purpose) = (order.group, order.purpose);
+    let built = SnapshotEvent::Built { group, purpose, result: Ok(Box::new(spooled)) };
+    mail.poller(order.poller, PollerMsg::Snapshot(built));
+}
+
+fn tell_all_failed(mail: &Mail, orders: Vec<Order>, why: &str) {
+    for order in orders {
+        tell_failure(mail, order.group, order.poller, order.purpose, why.to_owned());
+    }
 }
 
 /// Tells the owner that there is no snapshot; a volatile machine's stays due.
@@ -157,27 +203,15 @@ fn spooled(spool: SpoolId, size: u64, record: &ReplicaRecord) -> Spooled {
     Spooled { spool, size, meta, record: record.encode() }
 }
 
-/// Writes the whole file; removes it if that fails. `lasting`: synced and read back.
+/// Writes a file of one; it can be read afterwards. Its size.
 fn write(
-    spools: &mut Spools,
+    spools: &Spools,
     spool: SpoolId,
     record: &ReplicaRecord,
     source: Box<dyn SnapshotSource>,
-    lasting: bool,
 ) -> Result<u64, String> {
-    let written = guarded(|| {
-        let mut file = spools.files.create(spool)?;
-        let mut builder = SpoolBuilder::begin(&mut *file, record)?;
-        source.write_to(&mut builder)?;
-        let size = builder.finish()?;
-        if lasting {
-            file.sync()?;
-            let read_back = SpoolInput::open(spools.files.open(spool)?)?.verify()?;
-            if read_back != *record {
-                return Err(SmError::Corruption("the file read back holds another record".to_owned()));
-            }
-        }
-        Ok(size)
-    });
-    written.inspect_err(|_| spools.remove(spool))
+    let mut file = SpoolFile::new(spools.files.create(spool).map_err(|e| e.to_string())?);
+    let extent = round::append(&mut file, record, source)?;
+    file.flush().map_err(|e| e.to_string())?;
+    Ok(extent.len)
 }

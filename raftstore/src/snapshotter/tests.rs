@@ -1,0 +1,203 @@
+//! Rounds on the twin of the directory: what is kept, where, and what a start finds.
+#![allow(clippy::unwrap_used)]
+
+use super::Spools;
+use super::build::{Builds, Order};
+use crate::boot::KeptFiles;
+use crate::codec::ReplicaRecord;
+use crate::config::Config;
+use crate::env::{SmError, SnapshotFiles, SnapshotOutput, SnapshotSource};
+use crate::ids::{GroupId, Index, LogPos, PollerId, ReplicaId, SpoolId, Term};
+use crate::mem::{MemFiles, MemSnapshotFiles, Power};
+use crate::router::Router;
+use crate::spool::{SpoolInput, walk};
+use crate::task::{PollerMsg, SnapshotPurpose};
+use crate::testing::Rng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Gives one chunk; fails afterwards if it is told to.
+struct Contents {
+    data: Vec<u8>,
+    fails: bool,
+}
+
+impl SnapshotSource for Contents {
+    fn write_to(self: Box<Self>, out: &mut dyn SnapshotOutput) -> Result<(), SmError> {
+        out.chunk(self.data.into())?;
+        if self.fails { Err(SmError::Corruption("told to".to_owned())) } else { Ok(()) }
+    }
+}
+
+struct World {
+    medium: Arc<MemFiles>,
+    files: Arc<MemSnapshotFiles>,
+    spools: Spools,
+    builds: Builds,
+    router: Arc<Router>,
+    inbox: crossbeam_channel::Receiver<PollerMsg>,
+}
+
+fn record(group: u64, index: u64) -> ReplicaRecord {
+    let applied = LogPos::new(Term(1), Index(index));
+    let (replica, next_replica) = (ReplicaId(1), ReplicaId(4));
+    ReplicaRecord {
+        group: GroupId(group),
+        replica,
+        applied,
+        next_replica,
+        conf_index: Index(1),
+        ..ReplicaRecord::default()
+    }
+}
+
+impl World {
+    fn new() -> World {
+        let medium = Arc::new(MemFiles::default());
+        let files = Arc::new(medium.open(Arc::new(Power::default())));
+        let (router, inboxes) = Router::new(&Config::default());
+        let inbox = inboxes.pollers.into_iter().next().unwrap();
+        let spools = Spools { files: files.clone(), next: SpoolId(1), held: BTreeMap::new() };
+        World { medium, files, spools, builds: Builds::new(KeptFiles::default()), router, inbox }
+    }
+
+    fn give(&mut self, group: u64, index: u64, bytes: usize, fails: bool) {
+        let (purpose, poller) = (SnapshotPurpose::Keep, PollerId(0));
+        let order = Order { group: GroupId(group), poller, purpose, record: record(group, index) };
+        let source = Box::new(Contents { data: vec![group as u8; bytes], fails });
+        self.builds.build(&mut self.spools, self.router.mail(), order, source);
+    }
+
+    fn end(&mut self) -> BTreeMap<u64, u64> {
+        self.builds.end_round(&mut self.spools, self.router.mail());
+        let mut durable = BTreeMap::new();
+        for letter in self.inbox.try_iter() {
+            if let PollerMsg::Durable(all) = letter {
+                durable.extend(all.into_iter().map(|(group, _, _, at)| (group.0, at.index.0)));
+            }
+        }
+        durable
+    }
+
+    fn round(&mut self, groups: impl IntoIterator<Item = u64>, index: u64, bytes: usize) -> BTreeMap<u64, u64> {
+        groups.into_iter().for_each(|group| self.give(group, index, bytes, false));
+        self.end()
+    }
+
+    /// Newest position of each group, whole, after a crash.
+    fn found(&self) -> BTreeMap<u64, u64> {
+        let copy = self.medium.copy();
+        copy.crash(&mut Rng::new(1));
+        let files = copy.open(Arc::new(Power::default()));
+        let mut found = BTreeMap::new();
+        for id in files.published().unwrap() {
+            for (extent, record) in walk(&files, id).snapshots {
+                let whole = SpoolInput::open_at(files.open(id).unwrap(), extent).and_then(SpoolInput::verify).unwrap();
+                assert_eq!(whole, record);
+                let newest: &mut u64 = found.entry(record.group.0).or_default();
+                *newest = record.applied.index.0.max(*newest);
+            }
+        }
+        found
+    }
+
+    fn bytes(&self) -> u64 {
+        let ids = self.files.published().unwrap();
+        ids.into_iter().map(|id| walk(&*self.files, id).size).sum()
+    }
+}
+
+fn all(groups: std::ops::RangeInclusive<u64>, index: u64) -> BTreeMap<u64, u64> {
+    groups.map(|group| (group, index)).collect()
+}
+
+#[test]
+fn many_groups_share_a_file() {
+    let mut world = World::new();
+    assert_eq!(world.round(1..=100, 5, 10), all(1..=100, 5));
+    assert_eq!((world.medium.count(), world.found()), (1, all(1..=100, 5)));
+    // The next round takes its place.
+    assert_eq!(world.round(1..=100, 6, 10), all(1..=100, 6));
+    assert_eq!((world.medium.count(), world.found()), (1, all(1..=100, 6)));
+}
+
+#[test]
+fn a_machine_that_fails_costs_nobody_else_a_snapshot() {
+    let mut world = World::new();
+    world.round(1..=3, 5, 10);
+    world.give(1, 6, 10, false);
+    world.give(2, 6, 10, true);
+    world.give(3, 6, 10, false);
+    assert_eq!(world.end(), BTreeMap::from([(1, 6), (3, 6)]));
+    assert_eq!(world.found(), BTreeMap::from([(1, 6), (2, 5), (3, 6)]));
+}
+
+#[test]
+fn a_full_disk_fails_the_round_and_leaves_nothing() {
+    let mut world = World::new();
+    world.round(1..=3, 5, 10);
+    for writes in [0, 1] {
+        world.medium.fill_after(writes);
+        assert!(world.round(1..=3, 6, 70_000).is_empty());
+        world.medium.make_room();
+        assert_eq!((world.medium.count(), world.found()), (1, all(1..=3, 5)));
+    }
+    assert_eq!(world.round(1..=3, 6, 10), all(1..=3, 6));
+}
+
+#[test]
+fn idle_groups_do_not_keep_old_files_alive() {
+    let mut world = World::new();
+    world.round(1..=64, 5, 1000);
+    let once = world.bytes();
+    // In each round one group fewer is written: each leaves a snapshot in a file of its own, but for the copies.
+    for round in 1..=64 {
+        world.round(round..=64, 5 + round, 1000);
+        assert!(world.bytes() <= 3 * once, "{} of {once} after {round}", world.bytes());
+    }
+    assert_eq!(world.found(), (1..=64).map(|group| (group, 5 + group)).collect());
+    assert!(world.medium.count() < 12, "{}", world.medium.count());
+}
+
+#[test]
+fn who_is_forgotten_within_the_turn_leaves_nothing() {
+    let mut world = World::new();
+    world.round([1, 2], 5, 10);
+    world.give(1, 6, 10, false);
+    world.give(2, 6, 10, false);
+    world.builds.forget(&mut world.spools, GroupId(1));
+    assert_eq!(world.end(), BTreeMap::from([(2, 6)]));
+    world.builds.forget(&mut world.spools, GroupId(2));
+    assert_eq!(world.medium.count(), 0);
+}
+
+#[test]
+fn damage_costs_one_snapshot_and_the_file_stays() {
+    let mut world = World::new();
+    world.round(1..=5, 5, 1000);
+    let id = world.files.published().unwrap()[0];
+    let (third, _) = walk(&*world.files, id).snapshots[2].clone();
+    // The length of its record's frame.
+    world.medium.flip(id, third.at + 9);
+    let walked = walk(&*world.files, id);
+    assert!(walked.is_damaged);
+    assert_eq!(walked.snapshots.iter().map(|(_, r)| r.group.0).collect::<Vec<_>>(), [1, 2, 4, 5]);
+}
+
+#[test]
+fn a_pinned_file_stays() {
+    let mut world = World::new();
+    world.round([1, 2], 5, 10);
+    let id = world.files.published().unwrap()[0];
+    let newest = walk(&*world.files, id).snapshots.into_iter().map(|(extent, record)| crate::boot::KeptSnapshot {
+        spool: id,
+        extent,
+        record,
+    });
+    let pinned = [id].into();
+    let found = KeptFiles { newest: newest.collect(), pinned, next_spool: SpoolId(9), ..KeptFiles::default() };
+    world.builds = Builds::new(found);
+    world.spools.next = SpoolId(9);
+    world.round([1, 2], 6, 10);
+    assert_eq!(world.files.published().unwrap(), [id, SpoolId(9)]);
+}
