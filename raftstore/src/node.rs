@@ -202,7 +202,7 @@ impl NodeHandle {
         if size > self.max_command {
             return Err(ProposeError::TooLarge(size, self.max_command));
         }
-        if !self.router.budget().try_take(proposal.cost()) {
+        if !self.router.budget().try_admit(proposal.cost()) {
             return Err(ProposeError::Overloaded(Limit::NodeInflight));
         }
         Ok(())

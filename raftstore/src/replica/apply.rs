@@ -4,11 +4,14 @@
 //! Invariant: entries are handed over in order, each once, with those who wait for them and the replica record
 //! after the last one. `durable <= applied <= handed`.
 
+use super::backlog::Backlog;
 use super::{Letter, Phase, Replica, Work};
+use crate::budget::Budget;
 use crate::codec::ReplicaRecord;
 use crate::env::{Install, Reader, Truncation};
 use crate::events::Event;
 use crate::ids::{Generation, Index, LogPos, Term};
+use crate::proposal::ITEM_OVERHEAD;
 use crate::task::{Applied, ApplyTask};
 use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{ConfState, Entries, Entry, EntryKind, StateRole};
@@ -29,10 +32,12 @@ pub(super) struct Applying {
     /// Between the truncation point and here the configuration changed before this start, at an index not known any
     /// more: no truncation point may lie there.
     conf_gap: Option<Index>,
+    /// Handed over, not reported.
+    pub(super) backlog: Backlog,
 }
 
 impl Applying {
-    pub(super) fn new(record: ReplicaRecord, truncated: &Truncation) -> Applying {
+    pub(super) fn new(record: ReplicaRecord, truncated: &Truncation, budget: Arc<Budget>) -> Applying {
         let mut confs = vec![(truncated.pos.index, truncated.conf_state.clone())];
         let changed = !record.conf_state.equivalent(&truncated.conf_state);
         if changed {
@@ -41,7 +46,8 @@ impl Applying {
         let conf_gap = changed.then_some(record.applied.index);
         // Durable is what a machine reports in this life; what was recovered survived the last one.
         let sent = Arc::new(record.clone());
-        Applying { applied: record.applied.index, durable: record.applied, record, sent, confs, conf_gap }
+        let backlog = Backlog::new(budget);
+        Applying { applied: record.applied.index, durable: record.applied, record, sent, confs, conf_gap, backlog }
     }
 
     /// Highest index that the machine reported.
@@ -91,7 +97,9 @@ impl Replica {
         }
         self.machine.record.applied = last;
         work.tally.applying += entries.len() as u64;
-        work.tally.applying_bytes += entries.payload_size();
+        let payload = entries.payload_size();
+        work.tally.applying_bytes += payload;
+        self.machine.backlog.push(last.index, payload + ITEM_OVERHEAD * entries.len() as u64);
         let task = ApplyTask {
             group: self.group,
             replica: self.id,
@@ -123,6 +131,7 @@ impl Replica {
             return;
         }
         self.machine.applied = index;
+        self.machine.backlog.on_applied(index);
         self.raft.on_applied(work.now, index);
         self.reads.on_applied(index);
         let keep = self.needed_in_memory();
@@ -149,6 +158,7 @@ impl Replica {
             conf_gap: None,
             sent: Arc::new(record.clone()),
             record,
+            backlog: Backlog::new(self.raft.storage().budget().clone()),
         };
         self.cell.set_reader(reader);
         self.proposals.skip_upto(install.pos.index);

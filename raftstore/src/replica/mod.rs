@@ -7,6 +7,7 @@
 //! Invariant: `RawNode::on_persisted` is called from `ready` only, for writes that the log writer reported durable.
 
 mod apply;
+mod backlog;
 mod catch_up;
 mod commits;
 mod fetches;
@@ -146,7 +147,7 @@ impl Replica {
             // The core takes what it starts with for stored, but the raised commit is not: it goes with the first write.
             writes: Writes::with_lazy(hard_state),
             held: HeldCommits::default(),
-            machine: Applying::new(record, &stored.truncated),
+            machine: Applying::new(record, &stored.truncated, work.budget.clone()),
             snapshots: Snapshots::default(),
             fetches: Fetches::default(),
             peers: Peers::new(work.now),
@@ -355,6 +356,7 @@ impl Replica {
             self.send_all(last_words, work);
         }
         self.fail_waiters(&GroupError::Quarantined(why.clone()), work);
+        self.machine.backlog.clear();
         self.cell.with_status(|s| s.quarantined = Some(why.clone()));
         work.events.push(Event::Quarantined { group: self.group, why: why.clone() });
         self.phase = Phase::Quarantined(why);

@@ -336,6 +336,47 @@ fn over_the_nodes_budget_is_overloaded() {
     assert!(c.propose(leader, GROUP, &op).is_ok());
 }
 
+/// Proposes until refused, or `n` times; how many went in, and the refusal.
+fn propose_until_refused(c: &mut Cluster, at: NodeId, n: u64) -> (u64, Option<ProposeError>) {
+    let op = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 900]))]);
+    for done in 0..n {
+        let slot = match c.propose(at, GROUP, &op) {
+            Ok(slot) => slot,
+            Err(refused) => return (done, Some(refused)),
+        };
+        c.settle();
+        if let Some(Err(refused)) = slot.take() {
+            return (done, Some(refused));
+        }
+    }
+    (n, None)
+}
+
+#[test]
+fn a_slow_machine_holds_back_commands_and_nothing_else() {
+    for (node_bytes, limit) in [(1 << 20, Limit::NodeInflight), (64 << 20, Limit::GroupInflight)] {
+        let config = Config { max_command: 1 << 10, group_inflight_bytes: 512 << 10, node_bytes, ..Config::default() };
+        let mut c = Cluster::new(3, config);
+        c.create(GROUP);
+        let leader = c.await_leader(GROUP);
+        c.ticks(3);
+        // On a follower it costs the group nothing: votes and appends go on.
+        let slow = others(&c, leader)[0];
+        c.nodes.get_mut(&slow).unwrap().hung.insert("applier");
+        assert_eq!(propose_until_refused(&mut c, leader, 5000), (5000, None));
+        c.nodes.get_mut(&slow).unwrap().hung.clear();
+        c.ticks(2);
+        // On the leader the log would otherwise grow as long as somebody writes.
+        c.nodes.get_mut(&leader).unwrap().hung.insert("applier");
+        let (taken, refused) = propose_until_refused(&mut c, leader, 5000);
+        assert_eq!(refused, Some(ProposeError::Overloaded(limit)));
+        assert!(taken * 1024 < 3 << 20, "{taken}");
+        c.nodes.get_mut(&leader).unwrap().hung.clear();
+        c.ticks(2);
+        assert_eq!(propose_until_refused(&mut c, leader, 10), (10, None));
+    }
+}
+
 #[test]
 fn the_leader_names_the_disks_of_the_first_members() {
     let mut c = three();
