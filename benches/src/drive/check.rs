@@ -1,11 +1,12 @@
-//! What every run ends with: all nodes were killed and run again; do their replicas hold what was acknowledged?
+//! What every run ends with: all nodes are killed and run again; do their replicas hold what was acknowledged?
 //!
-//! Leaves to others: killing and starting (the runs). Invariant: `Ok` only if the replicas of each group are equal, hold at
+//! Leaves to others: what was acknowledged (the runs). Invariant: `Ok` only if the replicas of each group are equal, hold at
 //! least what was acknowledged and at most what was also of unknown outcome, and each key reads back.
 
 use super::Failure;
 use super::cluster::{Cluster, unexpected};
-use super::control::{Acked, Digest, Order, Outcome, Reply};
+use super::control::{Acked, Digest, Order, Outcome, Reply, total};
+use super::measure::Usage;
 use super::options::MachineName;
 use std::collections::BTreeMap;
 use std::thread;
@@ -16,8 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often all keys are read back before the run gives up.
 const ATTEMPTS: u32 = 5;
 
-/// See the file's head. The nodes run.
-pub(crate) fn after_restart(cluster: &mut Cluster, outcomes: &[Outcome]) -> Result<(), Failure> {
+/// See the file's head. What was read of the nodes when they were open again.
+pub(crate) fn after_restart(cluster: &mut Cluster, outcomes: &[Outcome]) -> Result<Vec<Usage>, Failure> {
+    cluster.kill_all();
+    cluster.start()?;
+    let opened = cluster.usage()?;
     cluster.touch()?;
     let digests = settled(cluster)?;
     if cluster.machine() == MachineName::Count {
@@ -31,7 +35,8 @@ pub(crate) fn after_restart(cluster: &mut Cluster, outcomes: &[Outcome]) -> Resu
             wanted.entry(*group).or_default().extend(keys);
         }
     }
-    read_back(cluster, wanted)
+    read_back(cluster, wanted)?;
+    Ok(opened)
 }
 
 /// Are the chains as long as they must be, and no longer than they may be (a refusal was no append)?
@@ -45,7 +50,7 @@ fn lengths(held: &BTreeMap<u64, u64>, outcomes: &[Outcome], touched: u64) -> Res
         }
     }
     let (held, acked): (u64, u64) = (held.values().sum(), acked.values().sum());
-    let unknown: u64 = outcomes.iter().map(|o| o.unknown).sum();
+    let unknown: u64 = outcomes.iter().map(|o| total(&o.unknown)).sum();
     if held > acked + unknown + touched {
         let may = format!("{acked} acknowledged, {unknown} of unknown outcome, {touched} by the check");
         return Err(format!("all groups hold {held} commands, more than {may}").into());
@@ -109,8 +114,11 @@ mod tests {
 
     #[test]
     fn a_chain_is_neither_too_short_nor_too_long() {
-        let outcome =
-            |acked, unknown| Outcome { per_group: BTreeMap::from([(1, acked)]), unknown, ..Outcome::default() };
+        let outcome = |acked, unknown| Outcome {
+            per_group: BTreeMap::from([(1, acked)]),
+            unknown: BTreeMap::from([("timeout".to_owned(), unknown)]),
+            ..Outcome::default()
+        };
         let held = |n| BTreeMap::from([(1, n), (2, 1)]);
         let judge = |n, outcomes: &[Outcome]| lengths(&held(n), outcomes, 2);
         // Two nodes led the group one after the other.

@@ -4,7 +4,7 @@
 //! dropped; ports and directories of a node never change, so that a restart is the same node.
 
 use super::Failure;
-use super::control::{Counters, Order, Reply};
+use super::control::{Counters, Load, Order, Outcome, Reply, Seen};
 use super::measure::Usage;
 use super::options::{ClusterOptions, MachineName};
 use pontoon_server::harness::free_ports;
@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     options: ClusterOptions,
     machine: MachineName,
     ports: Vec<u16>,
+    /// Nodes keep ledgers.
+    ledgers: bool,
     nodes: BTreeMap<u64, Node>,
 }
 
@@ -72,7 +74,36 @@ impl Cluster {
         let base = options.data.clone().unwrap_or_else(std::env::temp_dir);
         let dir = tempfile::Builder::new().prefix("pontoon-drive-").tempdir_in(base)?;
         let ports = free_ports(NODES as usize)?;
-        Ok(Cluster { dir, options: options.clone(), machine, ports, nodes: BTreeMap::new() })
+        Ok(Cluster { dir, options: options.clone(), machine, ports, ledgers: false, nodes: BTreeMap::new() })
+    }
+
+    /// From now on nodes are started with a ledger of what they acknowledge.
+    pub(crate) fn keep_ledgers(&mut self) {
+        self.ledgers = true;
+    }
+
+    /// Where a node's ledger is.
+    pub(crate) fn ledger(&self, id: u64) -> PathBuf {
+        self.dir().join(format!("ledger-{id}"))
+    }
+
+    /// Starts all and creates the groups; they are led when this returns.
+    pub(crate) fn found(&mut self) -> Result<(), Failure> {
+        self.start()?;
+        self.ask(&Order::Create)?;
+        self.wait_led().map(drop)
+    }
+
+    /// Starts the load on all.
+    pub(crate) fn load(&mut self, load: &Load) -> Result<(), Failure> {
+        self.ask(&Order::Load(load.clone())).map(drop)
+    }
+
+    /// Starts the load on one.
+    pub(crate) fn load_one(&mut self, id: u64, load: &Load) -> Result<(), Failure> {
+        let node = self.node(id)?;
+        node.tell(&Order::Load(load.clone()))?;
+        node.hear().map(drop)
     }
 
     /// How many groups.
@@ -107,12 +138,14 @@ impl Cluster {
     fn spawn(&self, id: u64) -> Result<Node, Failure> {
         let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
         let dir: PathBuf = self.dir().join(format!("node-{id}"));
+        let ledger = self.ledgers.then(|| [PathBuf::from("--ledger"), self.ledger(id)]);
         let mut child = Command::new(std::env::current_exe()?)
             .args(["node", "--node", &id.to_string(), "--ports", &ports.join(",")])
             .args(["--groups", &self.options.groups.to_string(), "--pollers", &self.options.pollers.to_string()])
             .args(["--machine", self.machine.as_str()])
             .arg("--dir")
             .arg(dir)
+            .args(ledger.into_iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -154,9 +187,9 @@ impl Cluster {
     }
 
     /// Sums of all nodes' counters.
-    pub(crate) fn counters(&mut self, mark: bool) -> Result<Counters, Failure> {
+    pub(crate) fn counters(&mut self) -> Result<Counters, Failure> {
         let mut sum = Counters::default();
-        for reply in self.ask(&Order::Counters { mark })?.into_values() {
+        for reply in self.ask(&Order::Counters)?.into_values() {
             let Reply::Counters(c) = reply else { return Err(unexpected(&reply)) };
             sum.acked += c.acked;
             sum.reads += c.reads;
@@ -165,9 +198,30 @@ impl Cluster {
             sum.syncs += c.syncs;
             sum.log_bytes += c.log_bytes;
             sum.messages += c.messages;
+            sum.elections += c.elections;
+            sum.late_turns += c.late_turns;
+            sum.live_log_bytes += c.live_log_bytes;
             sum.allocations = c.allocations.map(|n| n + sum.allocations.unwrap_or(0));
         }
         Ok(sum)
+    }
+
+    /// Ends the window of latencies on all nodes; what they saw in it.
+    pub(crate) fn cut(&mut self) -> Result<Vec<Seen>, Failure> {
+        let take = |reply| if let Reply::Seen(seen) = reply { Ok(seen) } else { Err(unexpected(&reply)) };
+        self.ask(&Order::Cut)?.into_values().map(take).collect()
+    }
+
+    /// Ends the load; what the drivers saw.
+    pub(crate) fn results(&mut self) -> Result<Vec<Outcome>, Failure> {
+        let take = |reply| if let Reply::Result(outcome) = reply { Ok(outcome) } else { Err(unexpected(&reply)) };
+        self.ask(&Order::Result)?.into_values().map(take).collect()
+    }
+
+    /// Replicas of groups whose log was never truncated.
+    pub(crate) fn untruncated(&mut self) -> Result<u64, Failure> {
+        let take = |reply| if let Reply::Number(n) = reply { Ok(n) } else { Err(unexpected(&reply)) };
+        self.ask(&Order::Untruncated)?.into_values().map(take).sum()
     }
 
     /// Waits until all running nodes agree on a living leader of every group; how many each leads, and the time taken.

@@ -13,9 +13,15 @@ pub(crate) enum Order {
     /// Which groups are led, and by whom.
     Leaders,
     /// Start the driver thread.
-    Load { options: LoadOptions },
-    /// Counters as they stand; `mark`: the histogram of latencies begins now.
-    Counters { mark: bool },
+    Load(Load),
+    /// Go on at another pace.
+    Change(Pace),
+    /// The window of latencies ends here, and the next begins.
+    Cut,
+    /// Counters as they stand.
+    Counters,
+    /// How many groups have a log that was never truncated here.
+    Untruncated,
     /// Stop the driver thread and tell what it saw.
     Result,
     /// What every group's replica here holds.
@@ -24,6 +30,40 @@ pub(crate) enum Order {
     ReadBack { wanted: Acked },
     /// One write to each of these groups that this node leads.
     Touch { groups: Vec<u64> },
+}
+
+/// What a driver thread does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Load {
+    pub(crate) options: LoadOptions,
+    /// To begin with.
+    pub(crate) pace: Pace,
+    /// Most that may ever be in flight, at any pace: allocated at the start.
+    pub(crate) slots: u64,
+}
+
+/// When operations begin, on all nodes together.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Pace {
+    /// Open loop: operations a second. `None`: whenever there is room.
+    pub(crate) rate: Option<f64>,
+    /// How many may be under way.
+    pub(crate) inflight: u64,
+}
+
+/// What was counted, by name.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// All of them.
+pub(crate) fn total(counts: &Counts) -> u64 {
+    counts.values().sum()
+}
+
+/// Those of several, by name.
+pub(crate) fn merged<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
+    let mut sum = Counts::new();
+    all.flatten().for_each(|(name, n)| *sum.entry(name.clone()).or_default() += n);
+    sum
 }
 
 /// The last acknowledged write: group, then key, then stamp.
@@ -38,6 +78,10 @@ pub(crate) enum Reply {
     Leaders(BTreeMap<u64, u64>),
     /// To `Counters`.
     Counters(Counters),
+    /// To `Cut`.
+    Seen(Seen),
+    /// To `Untruncated`.
+    Number(u64),
     /// To `Result`.
     Result(Outcome),
     /// To `Digests`, by group.
@@ -63,8 +107,24 @@ pub(crate) struct Counters {
     pub(crate) syncs: f64,
     pub(crate) log_bytes: f64,
     pub(crate) messages: f64,
+    pub(crate) elections: f64,
+    pub(crate) late_turns: f64,
+    /// As it stands.
+    pub(crate) live_log_bytes: f64,
     /// Calls of the allocator.
     pub(crate) allocations: Option<u64>,
+}
+
+/// What a driver thread saw in a window.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// Latency in microseconds and how often.
+    pub(crate) latencies: Vec<(u64, u64)>,
+    /// Since the load began: refused, never appended; and of unknown outcome.
+    pub(crate) refused: Counts,
+    pub(crate) unknown: Counts,
+    /// Open loop: for how long something has been due that could not begin, because too many are under way.
+    pub(crate) behind_us: u64,
 }
 
 /// What a driver thread saw.
@@ -75,11 +135,11 @@ pub(crate) struct Outcome {
     /// Stamps.
     pub(crate) last: Acked,
     /// Refused, never appended; and of unknown outcome.
-    pub(crate) refused: u64,
-    pub(crate) unknown: u64,
+    pub(crate) refused: Counts,
+    pub(crate) unknown: Counts,
     /// Open loop: due before the end and never begun.
     pub(crate) overdue: u64,
-    /// Latency in microseconds and how often, since the mark.
+    /// Latency in microseconds and how often, since the last cut.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
 

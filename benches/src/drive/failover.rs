@@ -2,7 +2,7 @@
 //! acknowledged a write.
 
 use super::cluster::Cluster;
-use super::control::{Order, Outcome};
+use super::control::Outcome;
 use super::options::{FailoverOptions, MachineName};
 use super::report::say;
 use super::{Failure, check};
@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 /// `drive failover`.
 pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
     let mut cluster = Cluster::new(&options.cluster, MachineName::Count)?;
-    cluster.start()?;
-    cluster.ask(&Order::Create)?;
+    cluster.found()?;
     let mut took = Vec::new();
     for round in 1..=options.rounds {
         let (led, _) = cluster.wait_led()?;
@@ -34,7 +33,5 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
     let worst: Duration = at(1.0);
     say(&format!("{} failovers: p50 {:.2?}, p99 {:.2?}, worst {worst:.2?}", took.len(), at(0.5), at(0.99)));
     let touched = (1..=cluster.groups()).map(|group| (group, options.rounds)).collect();
-    cluster.kill_all();
-    cluster.start()?;
-    check::after_restart(&mut cluster, &[Outcome { per_group: touched, ..Outcome::default() }])
+    check::after_restart(&mut cluster, &[Outcome { per_group: touched, ..Outcome::default() }]).map(drop)
 }

@@ -36,7 +36,7 @@ pub(crate) fn measure(tool: &Path, point: &Point, options: &PointOptions) -> Res
 }
 
 fn once(tool: &Path, point: &Point, options: &PointOptions) -> Result<Floor, Failure> {
-    let base = options.cluster.data.clone().unwrap_or_else(std::env::temp_dir);
+    let base = options.setup.cluster.data.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new().prefix("pontoon-floor-").tempdir_in(base)?;
     let output = Command::new(tool).args(arguments(point)).arg(options.seconds.to_string()).arg(dir.path()).output()?;
     if !output.status.success() {

@@ -30,19 +30,17 @@ pub(crate) fn run(options: &IdleOptions) -> Result<(), Failure> {
     say(&format!("restarted: open after {opened:.2?}, all led and written to after {:.2?}", began.elapsed()));
     show("idle after the restart", &mut cluster, options, &empty)?;
     let touched = Outcome { per_group: (1..=groups).map(|group| (group, 1)).collect(), ..Outcome::default() };
-    cluster.kill_all();
-    cluster.start()?;
     check::after_restart(&mut cluster, &[touched])?;
     say("restarted again: all replicas equal, and nothing is missing");
     Ok(())
 }
 
 fn show(when: &str, cluster: &mut Cluster, options: &IdleOptions, empty: &[Usage]) -> Result<(), Failure> {
-    let (before, syncs) = (cluster.usage()?, cluster.counters(false)?.syncs);
+    let (before, syncs) = (cluster.usage()?, cluster.counters()?.syncs);
     let began = Instant::now();
     thread::sleep(Duration::from_secs(options.seconds));
     let (after, time) = (cluster.usage()?, began.elapsed());
-    let syncs = cluster.counters(false)?.syncs - syncs;
+    let syncs = cluster.counters()?.syncs - syncs;
     let sum = |all: &[Usage], f: fn(&Usage) -> f64| all.iter().map(f).sum::<f64>();
     let per_node = |f: fn(&Usage) -> f64| sum(&after, f) / NODES as f64;
     let cpu = (sum(&after, |u| u.cpu_us) - sum(&before, |u| u.cpu_us)) / time.as_secs_f64() / 1e6 / NODES as f64;

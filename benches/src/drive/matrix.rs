@@ -2,7 +2,7 @@
 //! another machine: only the CPU per write compares, and that roughly).
 
 use super::Failure;
-use super::options::{ClusterOptions, LoadOptions, MachineName, MatrixOptions, PointOptions};
+use super::options::{ClusterOptions, LoadOptions, MachineName, MatrixOptions, PointOptions, Setup};
 use super::{floor, report, run};
 
 /// A point, and what dragonboat v4 did at it: log store, writes/s, CPU microseconds a write (three processes, two cores).
@@ -40,12 +40,16 @@ pub(crate) fn run(options: &MatrixOptions) -> Result<(), Failure> {
     for peer in &GRID {
         let Peer { groups, inflight, bytes, figures } = *peer;
         let point = run::measure(&PointOptions {
-            cluster: ClusterOptions { groups, pollers: options.pollers, data: options.data.clone() },
-            load: LoadOptions { inflight, bytes, reads: 0.0, open_loop: None, zipf: None },
-            machine: MachineName::Count,
+            setup: Setup {
+                cluster: ClusterOptions { groups, pollers: options.pollers, data: options.data.clone() },
+                load: LoadOptions { inflight, bytes, reads: 0.0, zipf: None },
+                machine: MachineName::Count,
+                json: None,
+            },
+            open_loop: None,
             seconds: options.seconds,
+            after_truncation: false,
             floor: options.floor.clone(),
-            json: None,
         })?;
         report::row(&point);
         floor::beside(&point);

@@ -1,20 +1,10 @@
-//! Reads the machine: CPU, memory, threads and device bytes of a process from /proc, and the two floors of a durable
-//! replicated write (a synced 4 KiB write, a ping-pong over the loopback).
+//! Reads CPU, memory, threads and device bytes of a process from /proc.
 //!
-//! Invariant: floors are taken while nothing of ours runs.
+//! Leaves to others: the machine's floors (`probes`). Invariant: nothing here changes what it looks at.
 
 use super::Failure;
 use pontoon_server::harness;
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
-
-/// Rounds of each floor.
-const ROUNDS: usize = 500;
+use std::fs;
 
 /// What /proc says about a process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,73 +66,4 @@ fn cpu_us(stat: &str) -> Result<f64, Failure> {
 fn field(text: &str, name: &str) -> Result<u64, Failure> {
     let line = text.lines().find_map(|l| l.strip_prefix(name)).ok_or_else(|| format!("no {name} in /proc"))?;
     Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
-}
-
-/// The floors, microseconds, p50.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Floors {
-    /// Ping-pong over TCP on the loopback.
-    pub(crate) rtt_us: f64,
-    /// 4 KiB written over a preallocated, already written file, and fdatasync.
-    pub(crate) sync_us: f64,
-}
-
-impl Floors {
-    /// Measured now, in `dir`.
-    pub(crate) fn measure(dir: &Path) -> Result<Floors, Failure> {
-        Ok(Floors { rtt_us: rtt_us()?, sync_us: sync_us(dir)? })
-    }
-
-    /// Of two measurements.
-    pub(crate) fn mean(self, other: Floors) -> Floors {
-        Floors { rtt_us: (self.rtt_us + other.rtt_us) / 2.0, sync_us: (self.sync_us + other.sync_us) / 2.0 }
-    }
-}
-
-fn sync_us(dir: &Path) -> Result<f64, Failure> {
-    let path = dir.join("floor");
-    let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path)?;
-    let page = [7_u8; 4096];
-    (0..ROUNDS as u64).try_for_each(|i| file.write_all_at(&page, i * 4096))?;
-    file.sync_all()?;
-    let mut took = Vec::with_capacity(ROUNDS);
-    for i in 0..ROUNDS as u64 {
-        let began = Instant::now();
-        file.write_all_at(&page, i * 4096)?;
-        file.sync_data()?;
-        took.push(began.elapsed());
-    }
-    fs::remove_file(path)?;
-    Ok(median_us(took))
-}
-
-fn rtt_us() -> Result<f64, Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let addr = listener.local_addr()?;
-    let echo = thread::spawn(move || -> std::io::Result<()> {
-        let (mut peer, _) = listener.accept()?;
-        peer.set_nodelay(true)?;
-        let mut ball = [0; 64];
-        for _ in 0..ROUNDS {
-            peer.read_exact(&mut ball)?;
-            peer.write_all(&ball)?;
-        }
-        Ok(())
-    });
-    let mut peer = TcpStream::connect(addr)?;
-    peer.set_nodelay(true)?;
-    let (mut ball, mut took) = ([0; 64], Vec::with_capacity(ROUNDS));
-    for _ in 0..ROUNDS {
-        let began = Instant::now();
-        peer.write_all(&ball)?;
-        peer.read_exact(&mut ball)?;
-        took.push(began.elapsed());
-    }
-    echo.join().map_err(|_| "the echo thread panicked")??;
-    Ok(median_us(took))
-}
-
-fn median_us(mut took: Vec<Duration>) -> f64 {
-    took.sort_unstable();
-    took[took.len() / 2].as_secs_f64() * 1e6
 }

@@ -1,25 +1,36 @@
 //! The load driver: three nodes as three processes on the loopback, the engine's public face driven from inside them.
 //!
 //! `options` what is asked; `cluster` starts, kills and asks the processes, `node` is one of them, `load` its driver
-//! thread, `machines` what is replicated, `measure` reads CPU, memory and floors, `floor` runs the bare pipeline, `check` is
-//! what every run ends with, `report` prints. The runs: `run` (one point), `matrix`, `idle`, `failover`.
+//! thread, `ledger` what it acknowledged, `machines` what is replicated, `measure` reads CPU and memory, `probes` the machine's
+//! floors, `floor` runs the bare pipeline, `series` watches a load in slices, `stalls` reads RocksDB's own log, `check` is what
+//! every run ends with, `report` prints. The runs: `run` (one point), `matrix`, `idle`, `failover`, `overload`, `soak`, `device`,
+//! `kills`.
 //! Leaves to others: the log store alone (`table`), the Redis protocol (`pontoon load`).
 //! Invariant: a run that lost an acknowledged write, or whose replicas differ, fails.
 
 mod check;
 mod cluster;
 mod control;
+mod device;
 mod failover;
 mod floor;
 mod idle;
+mod kills;
+mod ledger;
 mod load;
 mod machines;
 mod matrix;
 mod measure;
 mod node;
 mod options;
+mod overload;
+mod probes;
 mod report;
+mod rng;
 mod run;
+mod series;
+mod soak;
+mod stalls;
 
 use clap::Parser;
 use options::{Cli, Command};
@@ -37,6 +48,10 @@ pub fn main() -> ExitCode {
         Some(Command::Matrix(options)) => matrix::run(options),
         Some(Command::Idle(options)) => idle::run(options),
         Some(Command::Failover(options)) => failover::run(options),
+        Some(Command::Overload(options)) => overload::run(options),
+        Some(Command::Soak(options)) => soak::run(options),
+        Some(Command::Device(options)) => device::run(options),
+        Some(Command::Kills(options)) => kills::run(options),
         Some(Command::Node(options)) => node::run(options),
     };
     match done {

@@ -4,6 +4,7 @@
 
 use super::Failure;
 use super::control::{Acked, Counters, Digest, Order, Reply};
+use super::ledger::Ledger;
 use super::load::Driver;
 use super::machines::{Count, Driven, Memory};
 use super::measure::allocator_calls;
@@ -12,6 +13,7 @@ use pontoon::kv::KvMachine;
 use pontoon::{AdminApi, Config, Engine, Group, GroupId, GroupSpec, NodeId, Read};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -36,7 +38,9 @@ struct Node<M: Driven> {
     me: NodeId,
     voters: BTreeSet<NodeId>,
     groups: u64,
-    driver: Option<Driver<M>>,
+    ledger: Option<PathBuf>,
+    driver: Option<Driver>,
+    machine: std::marker::PhantomData<fn() -> M>,
 }
 
 impl<M: Driven> Node<M> {
@@ -60,7 +64,8 @@ impl<M: Driven> Node<M> {
             .kind(KIND, M::kind());
         let engine = runtime.block_on(builder.open())?;
         let admin = AdminApi::new(&engine);
-        Ok(Node { runtime, engine, admin, me, voters, groups: options.groups, driver: None })
+        let (groups, ledger) = (options.groups, options.ledger.clone());
+        Ok(Node { runtime, engine, admin, me, voters, groups, ledger, driver: None, machine: std::marker::PhantomData })
     }
 
     fn serve(mut self) -> Result<(), Failure> {
@@ -82,11 +87,18 @@ impl<M: Driven> Node<M> {
         Ok(match order {
             Order::Create => self.create()?,
             Order::Leaders => Reply::Leaders(self.leaders()),
-            Order::Load { options } => {
-                self.driver = Some(Driver::start(self.engine.clone(), options)?);
+            Order::Load(load) => {
+                let ledger = self.ledger.as_ref().map(|path| Ledger::open(path, self.groups)).transpose()?;
+                self.driver = Some(Driver::start::<M>(self.engine.clone(), load, ledger)?);
                 Reply::Done
             }
-            Order::Counters { mark } => Reply::Counters(self.counters(mark)?),
+            Order::Change(pace) => {
+                self.driver.as_ref().ok_or("nothing is driven")?.change(pace)?;
+                Reply::Done
+            }
+            Order::Cut => Reply::Seen(self.driver.as_ref().ok_or("nothing is driven")?.cut()?),
+            Order::Counters => Reply::Counters(self.counters()?),
+            Order::Untruncated => Reply::Number(self.untruncated()),
             Order::Result => Reply::Result(self.driver.take().ok_or("nothing is driven")?.finish()?),
             Order::Digests => Reply::Digests(self.digests()?),
             Order::ReadBack { wanted } => self.read_back(&wanted)?,
@@ -123,13 +135,21 @@ impl<M: Driven> Node<M> {
         self.engine.groups().iter().map(|s| (s.group.0, leader(s))).collect()
     }
 
-    fn counters(&self, mark: bool) -> Result<Counters, Failure> {
+    /// Logs begin with index 1.
+    fn untruncated(&self) -> u64 {
+        self.engine.groups().iter().filter(|s| s.first.0 <= 1).count() as u64
+    }
+
+    fn counters(&self) -> Result<Counters, Failure> {
         let text = self.admin.handle("GET", "/metrics", "").body;
-        let mut counters = self.driver.as_ref().map_or(Ok(Counters::default()), |d| d.counters(mark))?;
+        let mut counters = self.driver.as_ref().map_or(Ok(Counters::default()), Driver::counters)?;
         counters.entries = sum(&text, "pontoon_wal_entries_total");
         counters.syncs = sum(&text, "pontoon_wal_syncs_total");
         counters.log_bytes = sum(&text, "pontoon_wal_bytes_total");
         counters.messages = sum(&text, "pontoon_raft_messages_sent_total");
+        counters.elections = sum(&text, "pontoon_leader_changes_total");
+        counters.late_turns = sum(&text, "pontoon_late_turns_total");
+        counters.live_log_bytes = sum(&text, "pontoon_wal_live_bytes");
         counters.allocations = allocator_calls();
         Ok(counters)
     }

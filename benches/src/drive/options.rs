@@ -22,6 +22,14 @@ pub(crate) enum Command {
     Idle(IdleOptions),
     /// Kills the node that leads most, again and again: time until every group is led and writes again
     Failover(FailoverOptions),
+    /// Open loop at twice the rate of the closed loop: goodput, refusals, memory
+    Overload(OverloadOptions),
+    /// Open loop at 70% of the rate of the closed loop, for long: elections, stalls, memory, tails
+    Soak(SoakOptions),
+    /// Bytes that reach the device for each byte of payload, once the logs are truncated
+    Device(DeviceOptions),
+    /// SIGKILL under full load, again and again: nothing that was acknowledged may be missing
+    Kills(KillOptions),
     /// One node of the cluster; started by the others
     #[command(hide = true)]
     Node(NodeOptions),
@@ -41,9 +49,9 @@ pub(crate) struct ClusterOptions {
     pub(crate) data: Option<PathBuf>,
 }
 
-/// One point.
+/// What is loaded, and with what.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct PointOptions {
+pub(crate) struct Setup {
     #[command(flatten)]
     pub(crate) cluster: ClusterOptions,
     #[command(flatten)]
@@ -51,14 +59,27 @@ pub(crate) struct PointOptions {
     /// State machine of the groups
     #[arg(long, value_enum, default_value_t = MachineName::Count)]
     pub(crate) machine: MachineName,
-    /// Length of the measured window
-    #[arg(long, default_value_t = 10)]
-    pub(crate) seconds: u64,
-    #[command(flatten)]
-    pub(crate) floor: FloorOptions,
     /// Write the result there as JSON
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// One point.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PointOptions {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// Operations a second in all, begun on time whether or not earlier ones are answered; latencies count from then
+    #[arg(long)]
+    pub(crate) open_loop: Option<f64>,
+    /// Length of the measured window
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// The window begins once the log of every group was truncated on every node
+    #[arg(long)]
+    pub(crate) after_truncation: bool,
+    #[command(flatten)]
+    pub(crate) floor: FloorOptions,
 }
 
 /// The bare pipeline beside it.
@@ -69,7 +90,7 @@ pub(crate) struct FloorOptions {
     pub(crate) floor: Option<PathBuf>,
 }
 
-/// What a driver thread does.
+/// The operations.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LoadOptions {
     /// Commands in flight in all; with --open-loop: the most that may wait
@@ -81,9 +102,6 @@ pub(crate) struct LoadOptions {
     /// Share of linearizable reads among the operations, 0 to 1
     #[arg(long, default_value_t = 0.0)]
     pub(crate) reads: f64,
-    /// Operations a second in all, begun on time whether or not earlier ones are answered; latencies count from then
-    #[arg(long)]
-    pub(crate) open_loop: Option<f64>,
     /// Exponent of a Zipf distribution of the load over groups; without it all groups get the same
     #[arg(long)]
     pub(crate) zipf: Option<f64>,
@@ -125,6 +143,72 @@ pub(crate) struct FailoverOptions {
     pub(crate) rounds: u64,
 }
 
+#[derive(Args)]
+pub(crate) struct OverloadOptions {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// Length of the measured window at twice the rate
+    #[arg(long, default_value_t = 60)]
+    pub(crate) seconds: u64,
+    /// Length of the window of the closed loop before it
+    #[arg(long, default_value_t = 10)]
+    pub(crate) closed_seconds: u64,
+    /// Most operations that the drivers keep waiting at overload, in all; by default more than the engine lets in
+    #[arg(long, default_value_t = 6_000_000)]
+    pub(crate) waiting: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct SoakOptions {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// Length of the soak
+    #[arg(long, default_value_t = 600)]
+    pub(crate) seconds: u64,
+    /// Length of the window of the closed loop before it
+    #[arg(long, default_value_t = 10)]
+    pub(crate) closed_seconds: u64,
+    /// Length of each window that is reported
+    #[arg(long, default_value_t = 10)]
+    pub(crate) every: u64,
+    /// Share of the closed loop's rate
+    #[arg(long, default_value_t = 0.7)]
+    pub(crate) share: f64,
+    /// Most operations that the drivers keep waiting in the open loop, in all; by default more than a soak ever should
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) waiting: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct DeviceOptions {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterOptions,
+    /// Commands in flight in all
+    #[arg(long, default_value_t = 8_192)]
+    pub(crate) inflight: u64,
+    /// Bytes of a command, at least 16
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(16..))]
+    pub(crate) bytes: u64,
+    /// Length of the measured window
+    #[arg(long, default_value_t = 60)]
+    pub(crate) seconds: u64,
+    /// Write the result there as JSON
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct KillOptions {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// How often: one node and all three in turn
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rounds: u64,
+    /// Of the times and victims; by default another one each time
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+}
+
 /// One process.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NodeOptions {
@@ -141,6 +225,9 @@ pub(crate) struct NodeOptions {
     pub(crate) pollers: usize,
     #[arg(long, value_enum)]
     pub(crate) machine: MachineName,
+    /// Where it keeps what it acknowledged
+    #[arg(long)]
+    pub(crate) ledger: Option<PathBuf>,
 }
 
 /// State machines to drive.

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a load driver")]
 
 use super::Failure;
+use super::control::Counts;
 use super::floor::Floor;
 use super::options::MachineName;
 use serde::Serialize;
@@ -126,6 +127,41 @@ pub(crate) fn row(p: &Point) {
     );
 }
 
+/// A bound of the issue and what was measured against it. A missed one is a finding, not an error.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Gate {
+    pub(crate) what: String,
+    pub(crate) measured: String,
+    pub(crate) kept: bool,
+}
+
+impl Gate {
+    pub(crate) fn new(what: &str, measured: impl Into<String>, kept: bool) -> Gate {
+        Gate { what: what.to_owned(), measured: measured.into(), kept }
+    }
+
+    fn line(&self) -> String {
+        let Gate { what, measured, kept } = self;
+        format!("  {:<6} {what}: {measured}", if *kept { "kept" } else { "MISSED" })
+    }
+}
+
+/// One line each.
+pub(crate) fn gates(gates: &[Gate]) {
+    gates.iter().for_each(|gate| say(&gate.line()));
+}
+
+/// Bytes as MiB.
+pub(crate) fn mib(bytes: f64) -> String {
+    format!("{:.0} MiB", bytes / f64::from(1 << 20))
+}
+
+/// Numbers by name.
+pub(crate) fn counts(counts: &Counts) -> String {
+    let each: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+    if each.is_empty() { "none".to_owned() } else { each.join(", ") }
+}
+
 /// A line for people.
 pub(crate) fn say(line: &str) {
     println!("{line}");
@@ -144,7 +180,13 @@ pub(crate) fn json(path: &Path, result: &impl Serialize) -> Result<(), Failure> 
 
 #[cfg(test)]
 mod tests {
-    use super::quantile;
+    use super::*;
+
+    #[test]
+    fn a_missed_gate_says_so() {
+        assert_eq!(Gate::new("syncs", "7", true).line(), "  kept   syncs: 7");
+        assert_eq!(Gate::new("syncs", "9 (<= 8)", false).line(), "  MISSED syncs: 9 (<= 8)");
+    }
 
     #[test]
     fn quantiles_count_across_nodes() {

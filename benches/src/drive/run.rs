@@ -2,17 +2,22 @@
 //!
 //! Invariant: the numbers are printed only if the check (`check`) holds.
 
-use super::cluster::{Cluster, NODES, unexpected};
-use super::control::{Counters, Order, Outcome, Reply};
-use super::measure::{Floors, Usage};
+use super::cluster::{Cluster, NODES};
+use super::control::{Counters, Load, Outcome, Pace, total};
+use super::measure::Usage;
 use super::options::{LoadOptions, PointOptions};
+use super::probes::Floors;
 use super::report::{self, Point};
 use super::{Failure, check, floor};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Before the window.
-const WARM_UP: Duration = Duration::from_secs(2);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
+/// Between two looks at the logs.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long the logs may take to be truncated.
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// `drive`.
 pub(crate) fn point(options: &PointOptions) -> Result<(), Failure> {
@@ -20,7 +25,7 @@ pub(crate) fn point(options: &PointOptions) -> Result<(), Failure> {
     report::header();
     report::row(&point);
     floor::beside(&point);
-    match &options.json {
+    match &options.setup.json {
         Some(path) => report::json(path, &point),
         None => Ok(()),
     }
@@ -28,30 +33,32 @@ pub(crate) fn point(options: &PointOptions) -> Result<(), Failure> {
 
 /// Measures one point on a cluster of its own.
 pub(crate) fn measure(options: &PointOptions) -> Result<Point, Failure> {
-    let mut cluster = Cluster::new(&options.cluster, options.machine)?;
+    let setup = &options.setup;
+    let mut cluster = Cluster::new(&setup.cluster, setup.machine)?;
     let before = Floors::measure(cluster.dir())?;
     cluster.start()?;
-    let empty = total(&cluster.usage()?, |u| u.rss);
-    cluster.ask(&Order::Create)?;
-    cluster.wait_led()?;
-    let grown = total(&cluster.usage()?, |u| u.rss) - empty;
+    let empty = sum(&cluster.usage()?, |u| u.rss);
+    cluster.found()?;
+    let grown = sum(&cluster.usage()?, |u| u.rss) - empty;
 
-    cluster.ask(&Order::Load { options: options.load.clone() })?;
+    let pace = Pace { rate: options.open_loop, inflight: setup.load.inflight };
+    cluster.load(&Load { options: setup.load.clone(), pace, slots: pace.inflight })?;
     thread::sleep(WARM_UP);
+    if options.after_truncation {
+        wait_truncated(&mut cluster)?;
+    }
     let mut window = Window::measure(&mut cluster, Duration::from_secs(options.seconds))?;
-    let outcomes = results(&mut cluster)?;
+    let outcomes = cluster.results()?;
+    // What recovery of the log replayed it has flushed: the memtables' share of what goes to the device.
+    window.flushed = sum(&check::after_restart(&mut cluster, &outcomes)?, |u| u.device_bytes);
     cluster.kill_all();
     let floors = before.mean(Floors::measure(cluster.dir())?);
-    cluster.start()?;
-    // What recovery of the log replayed it has flushed: the memtables' share of what goes to the device.
-    window.flushed = total(&cluster.usage()?, |u| u.device_bytes);
-    check::after_restart(&mut cluster, &outcomes)?;
     drop(cluster);
 
-    let mut point = window.point(&options.load, &outcomes)?;
-    point.groups = options.cluster.groups;
-    point.machine = options.machine;
-    point.rss_per_replica_bytes = grown / (NODES * options.cluster.groups) as f64;
+    let mut point = window.point(&setup.load, &outcomes)?;
+    point.groups = setup.cluster.groups;
+    point.machine = setup.machine;
+    point.rss_per_replica_bytes = grown / (NODES * setup.cluster.groups) as f64;
     (point.floor_rtt_us, point.floor_sync_us) = (floors.rtt_us, floors.sync_us);
     if let Some(tool) = &options.floor.floor {
         // The point stands without it.
@@ -60,13 +67,28 @@ pub(crate) fn measure(options: &PointOptions) -> Result<Point, Failure> {
     Ok(point)
 }
 
-fn total(usage: &[Usage], of: fn(&Usage) -> u64) -> f64 {
-    usage.iter().map(|u| of(u) as f64).sum()
+/// Until the log of each group was truncated on each node.
+fn wait_truncated(cluster: &mut Cluster) -> Result<(), Failure> {
+    let (began, mut before) = (Instant::now(), u64::MAX);
+    loop {
+        let left = cluster.untruncated()?;
+        if left == 0 {
+            report::say(&format!("all logs were truncated after {:.0?} of load", began.elapsed()));
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(format!("{left} replicas never truncated their logs").into());
+        }
+        if left != before {
+            report::say(&format!("{left} replicas have not truncated their logs after {:.0?}", began.elapsed()));
+        }
+        before = left;
+        thread::sleep(LOOK_EVERY);
+    }
 }
 
-fn results(cluster: &mut Cluster) -> Result<Vec<Outcome>, Failure> {
-    let take = |reply| if let Reply::Result(outcome) = reply { Ok(outcome) } else { Err(unexpected(&reply)) };
-    cluster.ask(&Order::Result)?.into_values().map(take).collect()
+fn sum(usage: &[Usage], of: fn(&Usage) -> u64) -> f64 {
+    usage.iter().map(|u| of(u) as f64).sum()
 }
 
 /// Two looks at everything that counts, and the time between them.
@@ -80,10 +102,11 @@ struct Window {
 
 impl Window {
     fn measure(cluster: &mut Cluster, length: Duration) -> Result<Window, Failure> {
-        let (first, began, used) = (cluster.counters(true)?, Instant::now(), cluster.usage()?);
+        cluster.cut()?;
+        let (first, began, used) = (cluster.counters()?, Instant::now(), cluster.usage()?);
         thread::sleep(length);
         let (usage, time) = (cluster.usage()?, began.elapsed());
-        Ok(Window { time, counters: (first, cluster.counters(false)?), usage: (used, usage), flushed: 0.0 })
+        Ok(Window { time, counters: (first, cluster.counters()?), usage: (used, usage), flushed: 0.0 })
     }
 
     fn point(&self, load: &LoadOptions, outcomes: &[Outcome]) -> Result<Point, Failure> {
@@ -114,8 +137,8 @@ impl Window {
             device_bytes_per_payload_byte: (grown(|u| u.device_bytes as f64) + self.flushed) / replicated,
             messages_per_write: (b.messages - a.messages) / operations,
             allocations_per_write: a.allocations.zip(b.allocations).map(|(a, b)| (b - a) as f64 / operations),
-            refused: outcomes.iter().map(|o| o.refused).sum(),
-            unknown: outcomes.iter().map(|o| o.unknown).sum(),
+            refused: outcomes.iter().map(|o| total(&o.refused)).sum(),
+            unknown: outcomes.iter().map(|o| total(&o.unknown)).sum(),
             overdue: outcomes.iter().map(|o| o.overdue).sum(),
             ..Point::default()
         })

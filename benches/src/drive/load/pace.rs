@@ -1,0 +1,123 @@
+//! When operations begin: at once while there is room (closed loop), or on time (open loop), and how many may wait.
+//!
+//! Leaves to others: beginning them. Invariant: open loop, what is due is spread evenly, and a new pace begins without anything
+//! due; a node's share of rate and room is that of the groups that it leads.
+
+use crate::drive::control::Pace;
+use std::time::{Duration, Instant};
+
+/// See the file's head.
+pub(super) struct Arrivals {
+    pace: Pace,
+    /// Groups led here and in all.
+    led: u64,
+    all: u64,
+    /// Open loop: when the next operation is due.
+    next_at: Instant,
+}
+
+impl Arrivals {
+    pub(super) fn new(pace: Pace, all: u64, now: Instant) -> Arrivals {
+        Arrivals { pace, led: 0, all: all.max(1), next_at: now }
+    }
+
+    /// Another pace from now on.
+    pub(super) fn change(&mut self, pace: Pace, now: Instant) {
+        self.pace = pace;
+        self.next_at = now;
+    }
+
+    /// So many groups are led here. Nothing was due while none was.
+    pub(super) fn lead(&mut self, led: u64, now: Instant) {
+        if self.led == 0 {
+            self.next_at = self.next_at.max(now);
+        }
+        self.led = led;
+    }
+
+    /// How many operations may be under way: one at least.
+    pub(super) fn room(&self) -> u64 {
+        (self.pace.inflight * self.led).div_ceil(self.all).max(1)
+    }
+
+    /// Since when the next operation is due; `None` if it is not.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        match (self.led, self.pace.rate) {
+            (0, _) => None,
+            (_, None) => Some(now),
+            (_, Some(_)) => (self.next_at <= now).then_some(self.next_at),
+        }
+    }
+
+    /// It was begun.
+    pub(super) fn begun(&mut self) {
+        if let Some(every) = self.every() {
+            self.next_at += every;
+        }
+    }
+
+    /// Open loop: the time until something is due.
+    pub(super) fn until_due(&self, now: Instant) -> Option<Duration> {
+        self.pace.rate.map(|_| self.next_at.saturating_duration_since(now))
+    }
+
+    /// Open loop: for how long something has been due.
+    pub(super) fn behind(&self, now: Instant) -> Duration {
+        self.due(now).map_or(Duration::ZERO, |due| now.saturating_duration_since(due))
+    }
+
+    /// Open loop: the time between two operations of this node.
+    fn every(&self) -> Option<Duration> {
+        let rate = self.pace.rate? * self.led.max(1) as f64 / self.all as f64;
+        Some(Duration::from_secs_f64(1.0 / rate))
+    }
+
+    /// Open loop: when it was due, for each that was due and never began.
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Instant> {
+        let mut overdue = Vec::new();
+        while self.pace.rate.is_some() {
+            let Some(due) = self.due(now) else { break };
+            overdue.push(due);
+            self.begun();
+        }
+        overdue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(rate: f64) -> Pace {
+        Pace { rate: Some(rate), inflight: 30 }
+    }
+
+    fn after(now: Instant, ms: u64) -> Instant {
+        now + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_third_of_the_groups_is_a_third_of_rate_and_room() {
+        let t = Instant::now();
+        let mut a = Arrivals::new(open(3_000.0), 48, t);
+        assert!(a.due(after(t, 50)).is_none(), "nothing is led");
+        a.lead(16, after(t, 100));
+        assert_eq!(a.room(), 10);
+        // A thousand a second, one each millisecond, from the moment that something is led.
+        assert_eq!(a.take_overdue(after(t, 109)).len(), 10);
+        assert_eq!(a.until_due(after(t, 109)), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_new_pace_begins_with_nothing_due() {
+        let t = Instant::now();
+        let mut a = Arrivals::new(Pace { rate: None, inflight: 9 }, 3, t);
+        a.lead(3, t);
+        assert_eq!(a.due(after(t, 5)), Some(after(t, 5)), "closed loop: always");
+        assert!(a.take_overdue(after(t, 5)).is_empty(), "closed loop: never late");
+        a.change(open(1_000.0), after(t, 5_000));
+        assert_eq!(a.take_overdue(after(t, 5_000)).len(), 1);
+        a.change(open(2_000.0), after(t, 9_000));
+        assert_eq!(a.take_overdue(after(t, 9_001)).len(), 3, "the backlog of the pace before is gone");
+    }
+}

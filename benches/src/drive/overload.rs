@@ -1,0 +1,144 @@
+//! Open loop at twice the rate that a closed loop reaches: how much of it is still done, how the rest is refused, what memory
+//! it takes.
+//!
+//! Leaves to others: the closed loop and the slices (`series`). Invariant: what the drivers need for themselves is allocated
+//! before the memory that others are compared with is read.
+
+use super::control::{Counts, Order, Pace, merged, total};
+use super::options::OverloadOptions;
+use super::report::{self, Gate, mib, say};
+use super::series::{Slice, Watch, closed_loop};
+use super::{Failure, check};
+use pontoon::Config;
+use serde::Serialize;
+use std::time::Duration;
+
+/// How much is asked for, as a multiple of the closed loop's rate.
+const TIMES: f64 = 2.0;
+/// Slices that are reported.
+const EVERY: u64 = 10;
+
+/// What came of it.
+#[derive(Serialize)]
+struct Overload {
+    capacity_per_s: f64,
+    goodput_per_s: f64,
+    refused: Counts,
+    unknown: Counts,
+    /// Bytes, by node: at the end of the closed loop, and the highest at overload.
+    rss_before: Vec<u64>,
+    rss_peak: Vec<u64>,
+    budget_bytes: u64,
+    gates: Vec<Gate>,
+}
+
+/// `drive overload`.
+pub(crate) fn run(options: &OverloadOptions) -> Result<(), Failure> {
+    let setup = &options.setup;
+    let (mut cluster, closed) = closed_loop(setup, options.waiting, options.closed_seconds)?;
+    let memory: Vec<String> = closed.rss.iter().map(|b| mib(*b as f64)).collect();
+    say(&format!("closed loop: {:.0} operations/s; memory {}", closed.rate(), memory.join(", ")));
+
+    let rate = closed.rate() * TIMES;
+    cluster.ask(&Order::Change(Pace { rate: Some(rate), inflight: options.waiting }))?;
+    say(&format!("open loop at {rate:.0} a second:"));
+    let (mut watch, mut slices) = (Watch::begin(&mut cluster)?, Vec::new());
+    let mut left = options.seconds;
+    while left > 0 {
+        let length = left.min(EVERY);
+        let slice = watch.slice(&mut cluster, Duration::from_secs(length))?;
+        say(&line(options.seconds - left + length, &slice));
+        slices.push(slice);
+        left -= length;
+    }
+    let outcomes = cluster.results()?;
+    let overload = judge(&closed, &slices, Config::default().raft.node_memory.get());
+    check::after_restart(&mut cluster, &outcomes)?;
+    say(&format!("refused, never appended: {}", report::counts(&overload.refused)));
+    say(&format!("of unknown outcome: {}", report::counts(&overload.unknown)));
+    report::gates(&overload.gates);
+    setup.json.as_ref().map_or(Ok(()), |path| report::json(path, &overload))
+}
+
+fn line(second: u64, slice: &Slice) -> String {
+    let peak: Vec<String> = slice.peak_rss.iter().map(|b| mib(*b as f64)).collect();
+    format!(
+        "{second:>5} s: {:>9.0}/s, p50 {:.1} ms, p99.9 {:.1} ms, peak memory {}, refused {}, unknown {}, drivers {:.1} cores, behind {:.1?}",
+        slice.rate(),
+        slice.quantile_ms(0.5),
+        slice.quantile_ms(0.999),
+        peak.join(" "),
+        total(&slice.refused),
+        total(&slice.unknown),
+        slice.driver_cores,
+        slice.behind,
+    )
+}
+
+fn judge(closed: &Slice, slices: &[Slice], budget: u64) -> Overload {
+    let time: f64 = slices.iter().map(|s| s.time.as_secs_f64()).sum();
+    let goodput = slices.iter().map(|s| s.operations as f64).sum::<f64>() / time;
+    let mut peak = closed.rss.clone();
+    for slice in slices {
+        peak.iter_mut().zip(&slice.peak_rss).for_each(|(peak, rss)| *peak = (*peak).max(*rss));
+    }
+    let grown = peak.iter().zip(&closed.rss).map(|(peak, before)| peak - before).max().unwrap_or(0);
+    let unknown = merged(slices.iter().map(|s| &s.unknown));
+    let refused = merged(slices.iter().map(|s| &s.refused));
+    let ratio = goodput / closed.rate();
+    let allowed = budget as f64 * 1.1;
+    let gates = vec![
+        Gate::new(
+            "goodput / capacity",
+            format!("{goodput:.0} / {:.0} = {ratio:.2} (>= 0.9)", closed.rate()),
+            ratio >= 0.9,
+        ),
+        Gate::new("only typed refusals", format!("{} of unknown outcome", total(&unknown)), total(&unknown) == 0),
+        Gate::new(
+            "memory over that of the closed loop, worst node",
+            format!("{} (<= {}: budget + 10%)", mib(grown as f64), mib(allowed)),
+            grown as f64 <= allowed,
+        ),
+    ];
+    Overload {
+        capacity_per_s: closed.rate(),
+        goodput_per_s: goodput,
+        refused,
+        unknown,
+        rss_before: closed.rss.clone(),
+        rss_peak: peak,
+        budget_bytes: budget,
+        gates,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::control::Counters;
+
+    fn slice(operations: u64, rss: u64, unknown: u64) -> Slice {
+        Slice {
+            time: Duration::from_secs(10),
+            operations,
+            latencies: Vec::new(),
+            peak_rss: vec![rss, 1],
+            rss: vec![rss, 1],
+            counters: Counters::default(),
+            refused: Counts::new(),
+            unknown: Counts::from([("timeout".to_owned(), unknown)]),
+            driver_cores: 0.0,
+            behind: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn each_gate_is_missed_alone() {
+        let closed = slice(1_000, 100, 0);
+        let kept = |slices: &[Slice]| judge(&closed, slices, 1_000).gates.iter().map(|g| g.kept).collect::<Vec<_>>();
+        assert_eq!(kept(&[slice(850, 1_200, 0), slice(950, 100, 0)]), [true; 3]);
+        assert_eq!(kept(&[slice(850, 100, 0)]), [false, true, true]);
+        assert_eq!(kept(&[slice(1_000, 100, 1)]), [true, false, true]);
+        assert_eq!(kept(&[slice(1_000, 1_201, 0)]), [true, true, false]);
+    }
+}
