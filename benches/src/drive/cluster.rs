@@ -1,7 +1,7 @@
 //! Three nodes as processes: starting, killing, asking.
 //!
-//! Leaves to others: what is asked (`control`). Invariant: processes and directories are gone when a `Cluster` is
-//! dropped; ports and directories of a node never change, so that a restart is the same node.
+//! Leaves to others: what is asked (`control`). Invariant: processes, and directories unless they are kept, are gone when a
+//! `Cluster` is dropped; ports and directories of a node never change, so that a restart is the same node.
 
 use super::Failure;
 use super::control::{Counters, Load, Order, Outcome, Reply, Seen};
@@ -80,6 +80,11 @@ impl Cluster {
     /// From now on nodes are started with a ledger of what they acknowledge.
     pub(crate) fn keep_ledgers(&mut self) {
         self.ledgers = true;
+    }
+
+    /// Directories stay when this is dropped.
+    pub(crate) fn keep_directories(&mut self) {
+        self.dir.disable_cleanup(true);
     }
 
     /// Where a node's ledger is.

@@ -20,7 +20,7 @@ pub(crate) enum Order {
     Cut,
     /// Counters as they stand.
     Counters,
-    /// How many groups have a log that was never truncated here.
+    /// How many groups have a log that was not truncated here since the load began.
     Untruncated,
     /// Stop the driver thread and tell what it saw.
     Result,

@@ -26,38 +26,47 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) fn run(options: &KillOptions) -> Result<(), Failure> {
     let setup = &options.setup;
     let seed = options.seed.unwrap_or_else(fresh_seed);
-    let mut rng = Rng::new(seed);
     say(&format!("kills of {} machines, --seed {seed}", setup.machine.as_str()));
     let mut cluster = Cluster::new(&setup.cluster, setup.machine)?;
+    let done = rounds(&mut cluster, options, &mut Rng::new(seed));
+    if done.is_err() && options.keep {
+        cluster.keep_directories();
+        say(&format!("left: {}", cluster.dir().display()));
+    }
+    done
+}
+
+fn rounds(cluster: &mut Cluster, options: &KillOptions, rng: &mut Rng) -> Result<(), Failure> {
     cluster.keep_ledgers();
     cluster.found()?;
-    let pace = Pace { rate: None, inflight: setup.load.inflight };
-    let load = Load { options: setup.load.clone(), pace, slots: pace.inflight };
+    let inflight = options.setup.load.inflight;
+    let pace = Pace { rate: None, inflight };
+    let load = Load { options: options.setup.load.clone(), pace, slots: inflight };
     cluster.load(&load)?;
     for round in 1..=options.rounds {
-        wait_busy(&mut cluster)?;
-        pause(&mut rng);
+        wait_busy(cluster)?;
+        pause(rng);
         let victims: Vec<u64> = if round % 2 == 1 { vec![1 + rng.below(NODES)] } else { (1..=NODES).collect() };
         if victims.len() > 1 {
             cluster.kill_all();
         } else {
             victims.iter().for_each(|id| cluster.kill(*id));
-            pause(&mut rng);
+            pause(rng);
         }
         let took = cluster.start()?;
         victims.iter().try_for_each(|id| cluster.load_one(*id, &load))?;
         say(&format!("{round}: killed {victims:?}, open again after {took:.2?}"));
     }
-    wait_busy(&mut cluster)?;
-    pause(&mut rng);
+    wait_busy(cluster)?;
+    pause(rng);
     cluster.kill_all();
     // Every second round, and the last kill, took all three.
     let killed = options.rounds.div_ceil(2) + (options.rounds / 2 + 1) * NODES;
-    let outcomes = ledgers(&cluster, killed * pace.inflight)?;
+    let outcomes = ledgers(cluster, killed * inflight)?;
     let acked: u64 = outcomes.iter().flat_map(|o| o.per_group.values()).sum();
     let unknown: u64 = outcomes.iter().map(|o| total(&o.unknown)).sum();
     say(&format!("acknowledged {acked}, of unknown outcome {unknown} at the most"));
-    check::after_restart(&mut cluster, &outcomes)?;
+    check::after_restart(cluster, &outcomes)?;
     say("nothing that was acknowledged is missing, all replicas are equal");
     Ok(())
 }

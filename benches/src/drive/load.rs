@@ -153,13 +153,15 @@ impl Wake for Unpark {
 
 type Reading = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// One operation at a time.
+/// One operation at a time. Small: at overload there are millions.
+#[derive(Clone, Default)]
 struct Slot {
     /// Group (a place in `Books::groups`), key (as a place in it) and stamp of a write.
     group: u32,
     key: u32,
     stamp: u64,
-    began: Instant,
+    /// Nanoseconds after `Loop::epoch`.
+    began: u64,
 }
 
 /// What a slot needs for reads.
@@ -182,7 +184,8 @@ struct Loop<M: Driven> {
     slots: Vec<Slot>,
     /// By slot; empty if nothing is read.
     reads: Vec<Reads>,
-    free: Vec<usize>,
+    free: Vec<u32>,
+    epoch: Instant,
     books: Books<M>,
     /// Places of the groups led here, and how likely each is chosen, summed up (Zipf).
     led: Vec<usize>,
@@ -209,6 +212,7 @@ impl<M: Driven> Loop<M> {
             slots: Vec::new(),
             reads: Vec::new(),
             free: Vec::new(),
+            epoch: now,
             books,
             led: Vec::new(),
             weights: Vec::new(),
@@ -221,9 +225,8 @@ impl<M: Driven> Loop<M> {
 
     /// As many as there may ever be here: if this node led everything.
     fn add_slots(&mut self, n: usize) {
-        let began = Instant::now();
-        self.slots.extend((0..n).map(|_| Slot { group: 0, key: 0, stamp: 0, began }));
-        self.free.extend(0..n);
+        self.slots.resize(n, Slot::default());
+        self.free.extend(0..n as u32);
         if self.options.reads > 0.0 {
             let bell = |slot| Bell { slot, queue: self.queue.0.clone(), driver: self.waker.clone() };
             self.reads = (0..n).map(|slot| Reads { waker: Waker::from(Arc::new(bell(slot))), reading: None }).collect();
@@ -271,7 +274,7 @@ impl<M: Driven> Loop<M> {
     }
 
     fn take_slot(&mut self) -> Option<usize> {
-        if self.has_room() { self.free.pop() } else { None }
+        if self.has_room() { self.free.pop().map(|slot| slot as usize) } else { None }
     }
 
     /// Is there a free slot within this node's share?
@@ -315,7 +318,7 @@ impl<M: Driven> Loop<M> {
     fn begin(&mut self, slot: usize, began: Instant) {
         let at = self.choose();
         self.slots[slot].group = at as u32;
-        self.slots[slot].began = began;
+        self.slots[slot].began = began.saturating_duration_since(self.epoch).as_nanos() as u64;
         if !self.reads.is_empty() && self.rng.uniform() < self.options.reads {
             let group = self.books.groups[at].group.clone();
             let reading = async move { group.read(Read::Linearizable).await.is_ok() };
@@ -368,12 +371,13 @@ impl<M: Driven> Loop<M> {
         let (now, mut acked) = (Instant::now(), 0);
         for Completion { tag, result } in done.drain(..) {
             let at = tag as usize;
-            self.free.push(at);
+            self.free.push(at as u32);
             let slot = &self.slots[at];
+            let began = self.epoch + Duration::from_nanos(slot.began);
             match result {
                 Ok(_) => {
                     self.books.acked(slot.group as usize, slot.key as usize, slot.stamp)?;
-                    self.tally.took(slot.began, now);
+                    self.tally.took(began, now);
                     acked += 1;
                 }
                 Err(e) => {
@@ -397,10 +401,10 @@ impl<M: Driven> Loop<M> {
         let Some(under_way) = reading else { return };
         let Poll::Ready(answered) = under_way.as_mut().poll(&mut Context::from_waker(waker)) else { return };
         *reading = None;
-        self.free.push(at);
+        self.free.push(at as u32);
         if answered {
             self.shared.reads.fetch_add(1, Ordering::Relaxed);
-            self.tally.took(self.slots[at].began, Instant::now());
+            self.tally.took(self.epoch + Duration::from_nanos(self.slots[at].began), Instant::now());
         } else {
             self.tally.unread();
         }

@@ -39,6 +39,8 @@ struct Node<M: Driven> {
     voters: BTreeSet<NodeId>,
     groups: u64,
     ledger: Option<PathBuf>,
+    /// Where each log began when the load began.
+    firsts: BTreeMap<u64, u64>,
     driver: Option<Driver>,
     machine: std::marker::PhantomData<fn() -> M>,
 }
@@ -65,7 +67,18 @@ impl<M: Driven> Node<M> {
         let engine = runtime.block_on(builder.open())?;
         let admin = AdminApi::new(&engine);
         let (groups, ledger) = (options.groups, options.ledger.clone());
-        Ok(Node { runtime, engine, admin, me, voters, groups, ledger, driver: None, machine: std::marker::PhantomData })
+        Ok(Node {
+            runtime,
+            engine,
+            admin,
+            me,
+            voters,
+            groups,
+            ledger,
+            firsts: BTreeMap::new(),
+            driver: None,
+            machine: std::marker::PhantomData,
+        })
     }
 
     fn serve(mut self) -> Result<(), Failure> {
@@ -88,6 +101,7 @@ impl<M: Driven> Node<M> {
             Order::Create => self.create()?,
             Order::Leaders => Reply::Leaders(self.leaders()),
             Order::Load(load) => {
+                self.firsts = self.engine.groups().iter().map(|s| (s.group.0, s.first.0)).collect();
                 let ledger = self.ledger.as_ref().map(|path| Ledger::open(path, self.groups)).transpose()?;
                 self.driver = Some(Driver::start::<M>(self.engine.clone(), load, ledger)?);
                 Reply::Done
@@ -135,9 +149,10 @@ impl<M: Driven> Node<M> {
         self.engine.groups().iter().map(|s| (s.group.0, leader(s))).collect()
     }
 
-    /// Logs begin with index 1.
+    /// How many logs begin where they did when the load began.
     fn untruncated(&self) -> u64 {
-        self.engine.groups().iter().filter(|s| s.first.0 <= 1).count() as u64
+        let same = |s: &&pontoon::GroupStatus| self.firsts.get(&s.group.0).is_none_or(|first| s.first.0 <= *first);
+        self.engine.groups().iter().filter(same).count() as u64
     }
 
     fn counters(&self) -> Result<Counters, Failure> {

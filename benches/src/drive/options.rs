@@ -154,8 +154,8 @@ pub(crate) struct OverloadOptions {
     #[arg(long, default_value_t = 10)]
     pub(crate) closed_seconds: u64,
     /// Most operations that the drivers keep waiting at overload, in all; by default more than the engine lets in
-    #[arg(long, default_value_t = 6_000_000)]
-    pub(crate) waiting: u64,
+    #[arg(long)]
+    pub(crate) waiting: Option<u64>,
 }
 
 #[derive(Args)]
@@ -207,6 +207,9 @@ pub(crate) struct KillOptions {
     /// Of the times and victims; by default another one each time
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// Leave the nodes' directories if it fails
+    #[arg(long)]
+    pub(crate) keep: bool,
 }
 
 /// One process.

@@ -4,6 +4,7 @@
 //! Leaves to others: the closed loop and the slices (`series`). Invariant: what the drivers need for themselves is allocated
 //! before the memory that others are compared with is read.
 
+use super::cluster::NODES;
 use super::control::{Counts, Order, Pace, merged, total};
 use super::options::OverloadOptions;
 use super::report::{self, Gate, mib, say};
@@ -17,6 +18,13 @@ use std::time::Duration;
 const TIMES: f64 = 2.0;
 /// Slices that are reported.
 const EVERY: u64 = 10;
+
+/// Beside its payload, what a command that waits weighs in the engine's budgets.
+const OVERHEAD: u64 = 128;
+/// Payload of a group that waits for its machine, in multiples of what may wait for its commit (raftstore refuses beyond).
+const BACKLOG: u64 = 4;
+/// No queue of the engine for commands in bulk takes more.
+const MOST: u64 = 16_000_000;
 
 /// What came of it.
 #[derive(Serialize)]
@@ -35,24 +43,31 @@ struct Overload {
 /// `drive overload`.
 pub(crate) fn run(options: &OverloadOptions) -> Result<(), Failure> {
     let setup = &options.setup;
-    let (mut cluster, closed) = closed_loop(setup, options.waiting, options.closed_seconds)?;
+    let config = Config::default().raft;
+    let budget = config.node_memory.get();
+    let waiting = options.waiting.unwrap_or_else(|| {
+        let group = config.group_inflight.get() * BACKLOG;
+        more_than_admitted(setup.cluster.groups, setup.load.bytes, budget, group)
+    });
+    let (mut cluster, closed) = closed_loop(setup, waiting, options.closed_seconds)?;
     let memory: Vec<String> = closed.rss.iter().map(|b| mib(*b as f64)).collect();
     say(&format!("closed loop: {:.0} operations/s; memory {}", closed.rate(), memory.join(", ")));
 
     let rate = closed.rate() * TIMES;
-    cluster.ask(&Order::Change(Pace { rate: Some(rate), inflight: options.waiting }))?;
+    cluster.ask(&Order::Change(Pace { rate: Some(rate), inflight: waiting }))?;
     say(&format!("open loop at {rate:.0} a second:"));
     let (mut watch, mut slices) = (Watch::begin(&mut cluster)?, Vec::new());
     let mut left = options.seconds;
     while left > 0 {
         let length = left.min(EVERY);
         let slice = watch.slice(&mut cluster, Duration::from_secs(length))?;
-        say(&line(options.seconds - left + length, &slice));
+        let elections = slice.counters.elections - closed.counters.elections;
+        say(&line(options.seconds - left + length, &slice, elections));
         slices.push(slice);
         left -= length;
     }
     let outcomes = cluster.results()?;
-    let overload = judge(&closed, &slices, Config::default().raft.node_memory.get());
+    let overload = judge(&closed, &slices, budget);
     check::after_restart(&mut cluster, &outcomes)?;
     say(&format!("refused, never appended: {}", report::counts(&overload.refused)));
     say(&format!("of unknown outcome: {}", report::counts(&overload.unknown)));
@@ -60,10 +75,19 @@ pub(crate) fn run(options: &OverloadOptions) -> Result<(), Failure> {
     setup.json.as_ref().map_or(Ok(()), |path| report::json(path, &overload))
 }
 
-fn line(second: u64, slice: &Slice) -> String {
+/// Commands in all after which every node, with its share of the groups, refuses more by its own budgets (bytes of a node at
+/// the door, and of each group behind it).
+fn more_than_admitted(groups: u64, bytes: u64, node: u64, group: u64) -> u64 {
+    let led = groups.div_ceil(NODES).max(1);
+    let admitted = (node + led * group) / (bytes + OVERHEAD);
+    (admitted * groups.max(1) / led * 11 / 10).min(MOST)
+}
+
+fn line(second: u64, slice: &Slice, elections: f64) -> String {
     let peak: Vec<String> = slice.peak_rss.iter().map(|b| mib(*b as f64)).collect();
     format!(
-        "{second:>5} s: {:>9.0}/s, p50 {:.1} ms, p99.9 {:.1} ms, peak memory {}, refused {}, unknown {}, drivers {:.1} cores, behind {:.1?}",
+        "{second:>5} s: {:>9.0}/s, p50 {:.1} ms, p99.9 {:.1} ms, peak memory {}, refused {}, unknown {}, leader changes \
+         {elections}, drivers {:.1} cores, behind {:.1?}",
         slice.rate(),
         slice.quantile_ms(0.5),
         slice.quantile_ms(0.999),
@@ -130,6 +154,14 @@ mod tests {
             driver_cores: 0.0,
             behind: Duration::ZERO,
         }
+    }
+
+    #[test]
+    fn the_engines_bounds_are_met_before_the_drivers() {
+        // One group: its leader's door and its backlog. Three: each node leads one.
+        assert_eq!(more_than_admitted(1, 872, 10_000, 5_000), 16);
+        assert_eq!(more_than_admitted(3, 872, 10_000, 5_000), 49);
+        assert_eq!(more_than_admitted(1_000, 16, 256 << 20, 64 << 20), MOST);
     }
 
     #[test]

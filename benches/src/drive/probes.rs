@@ -120,20 +120,24 @@ pub(crate) struct Background {
 pub(crate) struct Tails {
     pub(crate) rtt: Histogram<u64>,
     pub(crate) sync: Histogram<u64>,
+    /// The longest that a sleep of this process was late: it had no processor, or was stopped.
+    pub(crate) late: Duration,
 }
 
 impl Background {
     /// In `dir`.
     pub(crate) fn start(dir: &Path) -> Result<Background, Failure> {
         let (mut ping, mut sync) = (PingPong::new()?, Sync::new(dir)?);
-        let mut tails = Tails { rtt: Histogram::new(3)?, sync: Histogram::new(3)? };
+        let mut tails = Tails { rtt: Histogram::new(3)?, sync: Histogram::new(3)?, late: Duration::ZERO };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 tails.rtt.record(ping.once()?.as_micros() as u64)?;
                 tails.sync.record(sync.once()?.as_micros() as u64)?;
+                let began = Instant::now();
                 thread::sleep(EVERY);
+                tails.late = tails.late.max(began.elapsed().saturating_sub(EVERY));
             }
             Ok(tails)
         });

@@ -26,6 +26,8 @@ struct Soak {
     p999_us: u64,
     floor_sync_p999_us: u64,
     floor_rtt_p999_us: u64,
+    /// The longest that the parent's sleeps were late.
+    parent_late_us: u64,
     elections: f64,
     late_turns: f64,
     write_stalls: u64,
@@ -92,6 +94,7 @@ fn summary(rate: f64, slices: &[Slice], tails: &Tails) -> Soak {
         p999_us: quantile(0.999),
         floor_sync_p999_us: tails.sync.value_at_quantile(0.999),
         floor_rtt_p999_us: tails.rtt.value_at_quantile(0.999),
+        parent_late_us: tails.late.as_micros() as u64,
         elections: 0.0,
         late_turns: 0.0,
         write_stalls: 0,
@@ -146,8 +149,8 @@ fn tell(soak: &Soak) {
     ));
     say(&format!("refused, never appended: {}", report::counts(&soak.refused)));
     say(&format!(
-        "the floor through the soak: sync p99.9 {} us, ping-pong p99.9 {} us",
-        soak.floor_sync_p999_us, soak.floor_rtt_p999_us
+        "the floor through the soak: sync p99.9 {} us, ping-pong p99.9 {} us; a sleep was late by {} us at the most",
+        soak.floor_sync_p999_us, soak.floor_rtt_p999_us, soak.parent_late_us
     ));
     report::gates(&soak.gates);
 }
@@ -159,7 +162,7 @@ mod tests {
 
     fn soak() -> Soak {
         let histogram = || Histogram::new(3).expect("a histogram");
-        let mut soak = summary(1.0, &[], &Tails { rtt: histogram(), sync: histogram() });
+        let mut soak = summary(1.0, &[], &Tails { rtt: histogram(), sync: histogram(), late: Duration::ZERO });
         (soak.p50_us, soak.p999_us, soak.floor_sync_p999_us) = (100, 1_000, 10);
         soak.rss_bytes = vec![90.0, 100.0, 105.0, 109.0];
         soak
