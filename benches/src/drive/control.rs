@@ -123,8 +123,10 @@ pub(crate) struct Seen {
     /// Since the load began: refused, never appended; and of unknown outcome.
     pub(crate) refused: Counts,
     pub(crate) unknown: Counts,
-    /// Open loop: for how long something has been due that could not begin, because too many are under way.
+    /// Open loop: for how long something has been due that did not begin: too many are under way, or the driver had no processor.
     pub(crate) behind_us: u64,
+    /// Open loop: how often too many were under way.
+    pub(crate) full: u64,
 }
 
 /// What a driver thread saw.

@@ -194,6 +194,8 @@ struct Loop<M: Driven> {
     rng: Rng,
     tally: Tally,
     arrivals: Arrivals,
+    /// Open loop, in this window: turns that ended with something due and no slot for it.
+    full: u64,
 }
 
 impl<M: Driven> Loop<M> {
@@ -218,6 +220,7 @@ impl<M: Driven> Loop<M> {
             weights: Vec::new(),
             look_at: now,
             tally: Tally::new()?,
+            full: 0,
         };
         new.add_slots(load.slots as usize);
         Ok(new)
@@ -262,9 +265,10 @@ impl<M: Driven> Loop<M> {
             match ask {
                 Ask::Cut(answer) => {
                     let (refused, unknown) = (self.tally.refused(), self.tally.unknown());
+                    let full = std::mem::take(&mut self.full);
                     let behind_us = self.arrivals.behind(Instant::now()).as_micros() as u64;
                     // Who asked has ended.
-                    let _ended = answer.send(Seen { latencies: self.tally.cut(), refused, unknown, behind_us });
+                    let _ended = answer.send(Seen { latencies: self.tally.cut(), refused, unknown, behind_us, full });
                 }
                 Ask::Change(pace) => self.arrivals.change(pace, Instant::now()),
                 Ask::Stop => return false,
@@ -313,6 +317,8 @@ impl<M: Driven> Loop<M> {
             self.arrivals.begun();
             self.begin(slot, due);
         }
+        let is_open = self.arrivals.until_due(now).is_some();
+        self.full += u64::from(is_open && self.arrivals.due(now).is_some());
     }
 
     fn begin(&mut self, slot: usize, began: Instant) {

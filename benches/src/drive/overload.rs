@@ -87,7 +87,7 @@ fn line(second: u64, slice: &Slice, elections: f64) -> String {
     let peak: Vec<String> = slice.peak_rss.iter().map(|b| mib(*b as f64)).collect();
     format!(
         "{second:>5} s: {:>9.0}/s, p50 {:.1} ms, p99.9 {:.1} ms, peak memory {}, refused {}, unknown {}, leader changes \
-         {elections}, drivers {:.1} cores, behind {:.1?}",
+         {elections}, drivers {:.1} cores, behind {:.1?}, full {}",
         slice.rate(),
         slice.quantile_ms(0.5),
         slice.quantile_ms(0.999),
@@ -96,6 +96,7 @@ fn line(second: u64, slice: &Slice, elections: f64) -> String {
         total(&slice.unknown),
         slice.driver_cores,
         slice.behind,
+        slice.full,
     )
 }
 
@@ -153,6 +154,7 @@ mod tests {
             unknown: Counts::from([("timeout".to_owned(), unknown)]),
             driver_cores: 0.0,
             behind: Duration::ZERO,
+            full: 0,
         }
     }
 

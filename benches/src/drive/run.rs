@@ -17,7 +17,7 @@ pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
 /// Between two looks at the logs.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the logs may take to be truncated.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// `drive`.
 pub(crate) fn point(options: &PointOptions) -> Result<(), Failure> {

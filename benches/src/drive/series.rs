@@ -32,8 +32,10 @@ pub(crate) struct Slice {
     pub(crate) unknown: Counts,
     /// CPU of the driver threads, in cores.
     pub(crate) driver_cores: f64,
-    /// For how long something was due at the end that the drivers had no slot for.
+    /// For how long something was due at the end that the drivers did not begin.
     pub(crate) behind: Duration,
+    /// How often the drivers had no slot for what was due.
+    pub(crate) full: u64,
 }
 
 impl Slice {
@@ -95,6 +97,7 @@ impl Watch {
             unknown: grown(&self.errors[1], &unknown),
             driver_cores: (counters.driver_cpu_us - before.driver_cpu_us) / 1e6 / time.as_secs_f64(),
             behind: Duration::from_micros(seen.iter().map(|s| s.behind_us).max().unwrap_or(0)),
+            full: seen.iter().map(|s| s.full).sum(),
             latencies: seen.into_iter().flat_map(|s| s.latencies).collect(),
             peak_rss,
             rss,
