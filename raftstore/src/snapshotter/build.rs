@@ -136,8 +136,9 @@ impl Builds {
             }
         }
         let Some(round) = &mut self.round else { return };
-        if let Err((order, why)) = round.add(order, source) {
-            tell_all_failed(mail, vec![order], &why);
+        let (group, poller, purpose) = (order.group, order.poller, order.purpose);
+        if let Err(why) = round.add(order, source) {
+            tell_failure(mail, group, poller, purpose, why.clone());
             if round.is_broken() {
                 let others = self.round.take().map(|round| round.give_up(spools)).unwrap_or_default();
                 tell_all_failed(mail, others, &why);

@@ -51,14 +51,10 @@ impl Round {
     }
 
     /// Adds a machine's contents. On failure the round goes on unless it `is_broken`.
-    pub(super) fn add(&mut self, order: Order, source: Box<dyn SnapshotSource>) -> Result<(), (Order, String)> {
-        match append(&mut self.file, &order.record, source) {
-            Ok(extent) => {
-                self.written.push((order, extent));
-                Ok(())
-            }
-            Err(why) => Err((order, why)),
-        }
+    pub(super) fn add(&mut self, order: Order, source: Box<dyn SnapshotSource>) -> Result<(), String> {
+        let extent = append(&mut self.file, &order.record, source)?;
+        self.written.push((order, extent));
+        Ok(())
     }
 
     /// Does nobody know what the file holds?
