@@ -25,13 +25,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// See the file's head.
 pub(crate) struct Cluster {
-    dir: TempDir,
     options: ClusterOptions,
     machine: MachineName,
     ports: Vec<u16>,
     /// Nodes keep ledgers.
     ledgers: bool,
     nodes: BTreeMap<u64, Node>,
+    /// Goes last: nodes that run would write to it again.
+    dir: TempDir,
 }
 
 /// A process and its two pipes.
