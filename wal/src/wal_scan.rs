@@ -181,7 +181,8 @@ impl WalFile {
         {
             let (sequence, count) = self.follows(&head)?;
             self.first.get_or_insert(sequence);
-            self.last = Some(sequence + count.max(1) - 1);
+            // RocksDB begins a file with an empty record after a torn tail: its number is that of the record to come.
+            self.last = Some((sequence + count).saturating_sub(1));
         }
         Ok(())
     }

@@ -253,3 +253,56 @@ fn a_cut_that_was_interrupted_is_made_again() {
     let store = open(&written.with_files(&[&[0..8]])).unwrap();
     assert_eq!(store.recovered_seq().0, written.sequence(8));
 }
+
+/// What a SIGKILL in the middle of a write, or a recycled file, may leave behind the last whole record.
+fn tails(number: u32, last: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let torn = frame(number, std::iter::once(&[last.to_vec()][..]));
+    let old = frame(number - 1, std::iter::once(&[last.to_vec()][..]));
+    vec![
+        ("half a record", torn[..torn.len() / 2].to_vec()),
+        ("half a header", torn[..5].to_vec()),
+        ("a record of an older file", old.clone()),
+        ("the rest of one", old[3..].to_vec()),
+        ("zeros", vec![0; 500]),
+        ("nothing", Vec::new()),
+    ]
+}
+
+/// A second crash, before the file that the first recovery began is flushed. RocksDB begins it with an empty record.
+#[test]
+fn a_torn_tail_is_survived_twice() {
+    for variant in 0..6 {
+        let base = tempfile::tempdir().unwrap();
+        let (dir, first) = (base.path().join("open"), base.path().join("first"));
+        let store = open(&dir).unwrap();
+        let _ = store.write(&synced(vec![create(1, 1)])).unwrap();
+        let one = |n: u64| vec![append(1, entries(n..n + 1, 1, 100), Some(hard_state(1, 1, 0)))];
+        let _ = store.write(&synced(one(1))).unwrap();
+        image(&dir, &first);
+        drop(store);
+        let wal = wals(&first).pop().unwrap();
+        let mut bytes = fs::read(&wal).unwrap();
+        let number: u32 = wal.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        let whole = records(&bytes, number);
+        bytes.truncate(whole.iter().map(|r| r.len() + HEADER).sum());
+        let (name, tail) = tails(number, whole.last().unwrap()).swap_remove(variant);
+        bytes.extend(tail);
+        fs::write(&wal, bytes).unwrap();
+
+        let store = open(&first).unwrap();
+        let old_mark = fs::read(first.join("store/WATERMARK")).unwrap();
+        for written in 2..4 {
+            let _ = store.write(&synced(one(written))).unwrap();
+            for is_mark_old in [false, true] {
+                let second = base.path().join(format!("second-{written}-{is_mark_old}"));
+                image(&first, &second);
+                if is_mark_old {
+                    fs::write(second.join("store/WATERMARK"), &old_mark).unwrap();
+                }
+                let again = open(&second).unwrap_or_else(|e| panic!("{name}, {written}, {is_mark_old}: {e}"));
+                assert_eq!(again.recovered_seq(), store.synced_seq(), "{name}");
+                assert_eq!(again.load().unwrap().groups[0].last.index.0, written, "{name}");
+            }
+        }
+    }
+}
