@@ -60,7 +60,7 @@ pub(crate) struct SpoolFile {
     buffer: Vec<u8>,
     /// Bytes appended.
     len: u64,
-    /// A write failed: nobody knows what the file holds.
+    /// A write failed, or it was given up: nobody knows what the file holds.
     is_broken: bool,
 }
 
@@ -75,9 +75,14 @@ impl SpoolFile {
         self.len
     }
 
-    /// Has a write failed?
+    /// Is the file of no use?
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken
+    }
+
+    /// What was appended last is only part of something: nobody may use the file.
+    pub(crate) fn give_up(&mut self) {
+        self.is_broken = true;
     }
 
     /// Appends.

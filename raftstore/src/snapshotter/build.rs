@@ -5,7 +5,7 @@
 
 use super::Spools;
 use super::kept::Kept;
-use super::round::{self, Round};
+use super::round::{self, ROUND_BYTES, Round};
 use crate::boot::{Extent, KeptFiles, KeptSnapshot};
 use crate::codec::ReplicaRecord;
 use crate::env::SnapshotSource;
@@ -61,11 +61,10 @@ impl Builds {
     /// Ends the round of this turn, if there is one.
     pub(super) fn end_round(&mut self, spools: &mut Spools, mail: &Mail) {
         let Some(mut round) = self.round.take() else { return };
-        for kept in self.kept.in_sparse_files(&round.groups(), round.room()) {
+        for kept in self.kept.in_sparse_files(&round.groups(), ROUND_BYTES) {
             let group = kept.record.group;
             if let Err(error) = round.copy(spools, kept) {
                 tracing::error!(%group, %error, "a kept snapshot was not copied");
-                break;
             }
         }
         match round.publish(spools) {
@@ -149,19 +148,16 @@ impl Builds {
     }
 
     fn on_published(&mut self, spools: &mut Spools, mail: &Mail, published: round::Published) {
-        let round::Published { spool, size, good, bad, copied } = published;
+        let round::Published { spool, size, written, copied } = published;
         let new =
-            good.iter().map(|(order, extent)| KeptSnapshot { spool, extent: *extent, record: order.record.clone() });
+            written.iter().map(|(order, extent)| KeptSnapshot { spool, extent: *extent, record: order.record.clone() });
         self.kept.take_over(spools, spool, size, new.collect(), copied);
-        for (order, _) in &good {
+        for (order, _) in &written {
             if let Some(kept) = self.kept.newest(order.group) {
                 tell_built(mail, order, spooled(kept.spool, kept.extent.len, &kept.record));
             }
         }
-        self.tell_kept(mail, good.iter().map(|(order, _)| (order.poller, order.group)));
-        for (order, why) in bad {
-            tell_all_failed(mail, vec![order], &why);
-        }
+        self.tell_kept(mail, written.iter().map(|(order, _)| (order.poller, order.group)));
     }
 
     /// What survives a crash in a volatile machine is its newest published snapshot.

@@ -2,20 +2,20 @@
 //!
 //! What counts in files that are mostly dead is copied along, so that all files together stay within twice what counts
 //! (and the newest round). Leaves to others: which snapshot counts (`kept`), whom to tell (`build`).
-//! Invariant: what is reported as kept was synced, read back, verified and published.
+//! Invariant: a file is published only if all of it was synced, read back and is what was written: a start believes it.
 
 use super::Spools;
 use super::build::Order;
 use crate::boot::KeptSnapshot;
 use crate::codec::ReplicaRecord;
-use crate::env::{SmError, SnapshotSource};
+use crate::env::{SmError, SnapshotSource, SpoolReader};
 use crate::guard::guarded;
 use crate::ids::{GroupId, SpoolId};
 use crate::spool::{Extent, SpoolBuilder, SpoolFile, SpoolInput};
 use std::collections::BTreeSet;
 
 /// Bytes after which a round ends, and the most that it copies from older ones.
-const ROUND_BYTES: u64 = 64 << 20;
+pub(super) const ROUND_BYTES: u64 = 64 << 20;
 /// Bytes that are copied at once.
 const BLOCK: usize = 64 << 10;
 
@@ -25,8 +25,9 @@ pub(super) struct Round {
     file: SpoolFile,
     /// What was written, for whom.
     written: Vec<(Order, Extent)>,
-    /// What was copied from other files: as it lies there, and where it lies now.
-    copied: Vec<(KeptSnapshot, Extent)>,
+    /// What was copied from other files: as it counts, but in this one; and the record in it, which may be that of the replica
+    /// that sent the snapshot.
+    copied: Vec<(KeptSnapshot, ReplicaRecord)>,
 }
 
 /// What became of a round.
@@ -34,11 +35,9 @@ pub(super) struct Published {
     pub(super) spool: SpoolId,
     /// Its length. Bytes.
     pub(super) size: u64,
-    /// Whole.
-    pub(super) good: Vec<(Order, Extent)>,
-    /// Not what was written, and why.
-    pub(super) bad: Vec<(Order, String)>,
-    /// Copies, whole.
+    /// What was written, for whom.
+    pub(super) written: Vec<(Order, Extent)>,
+    /// Copies.
     pub(super) copied: Vec<KeptSnapshot>,
 }
 
@@ -77,27 +76,16 @@ impl Round {
         self.written.iter().map(|(order, _)| order.group).collect()
     }
 
-    /// Room for copies. Bytes.
-    pub(super) fn room(&self) -> u64 {
-        ROUND_BYTES
-    }
-
-    /// Copies a snapshot that counts. What cannot be read stays where it is.
+    /// Copies a snapshot that counts. One that is not whole stays where it is, and costs the round nothing.
     pub(super) fn copy(&mut self, spools: &Spools, kept: KeptSnapshot) -> Result<(), SmError> {
-        let mut source = spools.files.open(kept.spool)?;
+        let inside = SpoolInput::open_at(spools.files.open(kept.spool)?, kept.extent)?.verify()?;
         let at = self.file.len();
-        let mut block = vec![0; BLOCK];
-        let mut from = kept.extent.at;
-        while from < kept.extent.end() {
-            let want = usize::try_from(kept.extent.end() - from).unwrap_or(BLOCK).min(BLOCK);
-            let n = source.read_at(from, &mut block[..want])?;
-            if n == 0 {
-                return Err(SmError::Corruption("a kept snapshot file is shorter than it was".to_owned()));
-            }
-            self.file.append(&block[..n])?;
-            from += n as u64;
+        if let Err(error) = copy_bytes(&mut self.file, &mut *spools.files.open(kept.spool)?, kept.extent) {
+            self.file.give_up();
+            return Err(error);
         }
-        self.copied.push((kept, Extent { at, len: self.file.len() - at }));
+        let extent = Extent { at, len: self.file.len() - at };
+        self.copied.push((KeptSnapshot { spool: self.spool, extent, ..kept }, inside));
         Ok(())
     }
 
@@ -117,25 +105,34 @@ impl Round {
 
     fn try_publish(&mut self, spools: &Spools) -> Result<Published, String> {
         self.file.sync().map_err(|e| e.to_string())?;
-        let (spool, size) = (self.spool, self.file.len());
-        let mut done = Published { spool, size, good: Vec::new(), bad: Vec::new(), copied: Vec::new() };
-        let read_back: Vec<_> =
-            self.written.iter().map(|(order, extent)| verify(spools, spool, *extent, &order.record)).collect();
-        for (kept, extent) in self.copied.drain(..) {
-            match verify_copy(spools, &kept, spool, extent) {
-                Ok(()) => done.copied.push(KeptSnapshot { spool, extent, ..kept }),
-                Err(error) => tracing::error!(spool = %kept.spool, %error, "a kept snapshot was not copied"),
-            }
+        let written = self.written.iter().map(|(order, extent)| (*extent, &order.record));
+        let copied = self.copied.iter().map(|(kept, inside)| (kept.extent, inside));
+        for (extent, record) in written.chain(copied) {
+            verify(spools, self.spool, extent, record).map_err(|e| e.to_string())?;
         }
-        spools.files.publish(spool).map_err(|e| e.to_string())?;
-        for ((order, extent), result) in self.written.drain(..).zip(read_back) {
-            match result {
-                Ok(()) => done.good.push((order, extent)),
-                Err(error) => done.bad.push((order, error.to_string())),
-            }
-        }
-        Ok(done)
+        spools.files.publish(self.spool).map_err(|e| e.to_string())?;
+        Ok(Published {
+            spool: self.spool,
+            size: self.file.len(),
+            written: std::mem::take(&mut self.written),
+            copied: self.copied.drain(..).map(|(kept, _)| kept).collect(),
+        })
     }
+}
+
+fn copy_bytes(to: &mut SpoolFile, from: &mut dyn SpoolReader, extent: Extent) -> Result<(), SmError> {
+    let mut block = vec![0; BLOCK];
+    let mut at = extent.at;
+    while at < extent.end() {
+        let want = usize::try_from(extent.end() - at).unwrap_or(BLOCK).min(BLOCK);
+        let n = from.read_at(at, &mut block[..want])?;
+        if n == 0 {
+            return Err(SmError::Corruption("a kept snapshot file is shorter than it was".to_owned()));
+        }
+        to.append(&block[..n])?;
+        at += n as u64;
+    }
+    Ok(())
 }
 
 /// Writes a machine's contents behind what the file holds.
@@ -161,10 +158,4 @@ fn verify(spools: &Spools, spool: SpoolId, extent: Extent, written: &ReplicaReco
         return Ok(());
     }
     Err(SmError::Corruption("the file read back holds another record".to_owned()))
-}
-
-/// The record in the file may be that of the replica which sent the snapshot.
-fn verify_copy(spools: &Spools, kept: &KeptSnapshot, spool: SpoolId, extent: Extent) -> Result<(), SmError> {
-    let original = SpoolInput::open_at(spools.files.open(kept.spool)?, kept.extent)?;
-    verify(spools, spool, extent, original.record())
 }

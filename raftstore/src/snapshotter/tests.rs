@@ -185,6 +185,20 @@ fn damage_costs_one_snapshot_and_the_file_stays() {
 }
 
 #[test]
+fn what_rots_is_not_copied_and_stays_as_evidence() {
+    let mut world = World::new();
+    world.round(1..=4, 5, 1000);
+    let old = world.files.published().unwrap()[0];
+    let (first, _) = walk(&*world.files, old).snapshots[0].clone();
+    world.medium.flip(old, first.end() - 100);
+    assert_eq!(world.round(2..=4, 6, 1000), all(2..=4, 6));
+    let files = world.files.published().unwrap();
+    assert_eq!((files.len(), files[0]), (2, old), "group 1 has nothing else");
+    let groups: Vec<u64> = walk(&*world.files, files[1]).snapshots.iter().map(|(_, r)| r.group.0).collect();
+    assert_eq!(groups, [2, 3, 4], "a start would believe the newer copy");
+}
+
+#[test]
 fn a_pinned_file_stays() {
     let mut world = World::new();
     world.round([1, 2], 5, 10);

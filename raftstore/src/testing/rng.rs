@@ -32,6 +32,11 @@ impl Rng {
         if n == 0 { 0 } else { ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64 }
     }
 
+    /// A number in `[0, 1)`.
+    pub fn unit(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// A number of the range.
     pub fn range(&mut self, r: Range<u64>) -> u64 {
         r.start + self.below(r.end.saturating_sub(r.start))
