@@ -9,8 +9,8 @@ use super::control::{Load, Outcome, Pace, total};
 use super::ledger::Ledger;
 use super::options::KillOptions;
 use super::report::say;
-use super::rng::Rng;
 use super::{Failure, check};
+use pontoon_raftstore::testing::Rng;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -17,11 +17,11 @@ use super::ledger::{KEYS, Ledger};
 use super::machines::Driven;
 use super::measure::{thread_cpu_us, thread_id};
 use super::options::LoadOptions;
-use super::rng::Rng;
 use books::Books;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pace::Arrivals;
 use pontoon::{Completion, Completions, Engine, ProposeError, Read};
+use pontoon_raftstore::testing::Rng;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -325,7 +325,7 @@ impl<M: Driven> Loop<M> {
         let at = self.choose();
         self.slots[slot].group = at as u32;
         self.slots[slot].began = began.saturating_duration_since(self.epoch).as_nanos() as u64;
-        if !self.reads.is_empty() && self.rng.uniform() < self.options.reads {
+        if !self.reads.is_empty() && self.rng.unit() < self.options.reads {
             let group = self.books.groups[at].group.clone();
             let reading = async move { group.read(Read::Linearizable).await.is_ok() };
             self.reads[slot].reading = Some(Box::pin(reading));
@@ -344,7 +344,7 @@ impl<M: Driven> Loop<M> {
     }
 
     fn choose(&mut self) -> usize {
-        let drawn = self.rng.uniform();
+        let drawn = self.rng.unit();
         let rank = match self.options.zipf {
             None => (drawn * self.led.len() as f64) as usize,
             Some(_) => {

@@ -26,7 +26,6 @@ mod options;
 mod overload;
 mod probes;
 mod report;
-mod rng;
 mod run;
 mod series;
 mod soak;
