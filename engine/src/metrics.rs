@@ -124,6 +124,9 @@ impl Sums {
 
     pub(crate) fn refresh(&self, core: &Core) {
         let health = crate::health::Health::of(core);
+        for (part, bytes) in core.node.router().budget().parts() {
+            metrics::gauge!("pontoon_budget_bytes", "part" => part).set(bytes as f64);
+        }
         let lag = |s: &mut pontoon_raftstore::group_status::GroupStatus| s.commit.0.saturating_sub(s.applied.0);
         let lag = core.node.router().cells().iter().map(|c| c.with_status(lag)).max().unwrap_or(0);
         self.quarantined.set(health.quarantined as f64);

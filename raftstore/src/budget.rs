@@ -1,8 +1,9 @@
 //! The node-wide byte budget: proposals, inbound appends and the log cache draw on one sum (law 4).
 //!
 //! Leaves to others: what an item weighs, and what is said to the caller when nothing is left.
-//! Invariant: `used` is the sum of what was taken and not given back; `try_take` never lets it pass the limit. What waits to be
-//! applied counts against new commands only: a slow machine holds back proposals, never votes or appends.
+//! Invariant: `used` is the sum of what was taken and not given back; `try_take` never lets it pass the limit. Commands get
+//! in while there is room for what the node itself needs to go on: other leaders' appends, without which their groups stand
+//! still. A machine that is slow, or an inbox that is long, holds back commands, never votes or appends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,13 +16,23 @@ pub struct Budget {
     used: AtomicU64,
     /// Committed, and not applied yet. Bytes.
     applying: AtomicU64,
+    /// Of `used`: commands that no poller has met yet. Bytes.
+    at_door: AtomicU64,
+    /// Commands that were appended and not committed yet. Bytes.
+    uncommitted: AtomicU64,
 }
 
 impl Budget {
     /// An unused budget.
     #[must_use]
     pub fn new(limit: u64) -> Budget {
-        Budget { limit, used: AtomicU64::new(0), applying: AtomicU64::new(0) }
+        Budget {
+            limit,
+            used: AtomicU64::new(0),
+            applying: AtomicU64::new(0),
+            at_door: AtomicU64::new(0),
+            uncommitted: AtomicU64::new(0),
+        }
     }
 
     /// Takes `bytes` if they still fit.
@@ -33,11 +44,37 @@ impl Budget {
         taken.is_ok()
     }
 
-    /// Takes `bytes` for a new command, if they still fit beside what waits to be applied.
+    /// Takes `bytes` for a new command: while half of all is left beside what waits to be applied, and what waits for a
+    /// poller is short, for messages wait behind it. The first command gets in whatever it weighs.
     #[must_use]
     pub fn try_admit(&self, bytes: u64) -> bool {
-        let applying = self.applying.load(Ordering::Relaxed);
-        self.used().saturating_add(applying) <= self.limit && self.try_take(bytes)
+        let held = self.used().saturating_add(self.applying.load(Ordering::Relaxed));
+        let line = self.at_door.load(Ordering::Relaxed);
+        let room = held <= self.limit / 2 && (line == 0 || line.saturating_add(bytes) <= self.limit / 16);
+        let admitted = room && self.try_take(bytes);
+        if admitted {
+            self.at_door.fetch_add(bytes, Ordering::Relaxed);
+        }
+        admitted
+    }
+
+    /// A poller met commands of this weight, and appended or refused them.
+    pub fn leave_door(&self, bytes: u64) {
+        let before = self.at_door.fetch_sub(bytes, Ordering::Relaxed);
+        assert!(before >= bytes, "{bytes} of {before} bytes left the door");
+        self.give_back(bytes);
+    }
+
+    /// What one group has appended and not committed weighs `now`, and not `before` any more.
+    pub fn count_uncommitted(&self, before: u64, now: u64) {
+        self.uncommitted.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Are there more commands on their way than a healthy node has at a time?
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let all = [&self.at_door, &self.uncommitted, &self.applying];
+        all.iter().map(|part| part.load(Ordering::Relaxed)).sum::<u64>() > self.limit / 16
     }
 
     /// So much was handed to the machines.
@@ -62,6 +99,19 @@ impl Budget {
         assert!(before >= bytes, "gave back {bytes} of {before} bytes");
     }
 
+    /// What it is made of, for gauges: names of parts, bytes.
+    #[must_use]
+    pub fn parts(&self) -> [(&'static str, u64); 5] {
+        let now = |part: &AtomicU64| part.load(Ordering::Relaxed);
+        [
+            ("limit", self.limit),
+            ("used", now(&self.used)),
+            ("at_door", now(&self.at_door)),
+            ("uncommitted", now(&self.uncommitted)),
+            ("applying", now(&self.applying)),
+        ]
+    }
+
     /// Taken now. Bytes.
     #[must_use]
     pub fn used(&self) -> u64 {
@@ -74,10 +124,16 @@ impl Budget {
         self.limit
     }
 
-    /// Is so much taken that caches should shrink?
+    /// Is so much taken that caches for laggards should shrink? Before commands are refused for it.
     #[must_use]
     pub fn is_tight(&self) -> bool {
-        self.used() > self.limit / 4 * 3
+        self.used() > self.limit / 4
+    }
+
+    /// Is so much taken that other leaders' appends will soon be refused?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used() > self.limit / 8 * 7
     }
 }
 
@@ -97,9 +153,36 @@ mod tests {
     #[test]
     fn what_waits_to_be_applied_counts_against_commands_only() {
         let b = Budget::new(10);
-        b.begin_applying(11);
-        assert!(!b.try_admit(1) && b.try_take(9));
-        b.end_applying(10);
+        b.begin_applying(6);
+        assert!(!b.try_admit(1) && b.try_take(4));
+        b.end_applying(5);
         assert!(b.try_admit(1));
+    }
+
+    #[test]
+    fn commands_leave_room_for_others_appends() {
+        let b = Budget::new(32);
+        assert!(b.try_take(17) && !b.try_admit(1) && b.try_take(15));
+    }
+
+    #[test]
+    fn is_busy_while_many_commands_are_on_their_way() {
+        let b = Budget::new(64);
+        assert!(b.try_admit(2) && !b.is_busy());
+        b.count_uncommitted(0, 2);
+        b.begin_applying(1);
+        assert!(b.is_busy());
+        b.count_uncommitted(2, 1);
+        assert!(!b.is_busy());
+    }
+
+    #[test]
+    fn the_line_at_the_door_is_short() {
+        let b = Budget::new(32);
+        assert!(b.try_admit(10) && !b.try_admit(1), "the first one, however large");
+        b.leave_door(10);
+        assert!(b.try_admit(1) && b.try_admit(1) && !b.try_admit(1));
+        b.leave_door(2);
+        assert_eq!(b.used(), 0);
     }
 }

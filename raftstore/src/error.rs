@@ -36,7 +36,8 @@ pub enum GroupError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// Proposals of this group that wait for their commit.
+    /// Proposals of this group that wait for their commit: more than may ever wait, or, while the node is busy, more than it
+    /// got done in the last moment.
     GroupInflight,
     /// The node-wide budget.
     NodeInflight,

@@ -38,6 +38,8 @@ pub struct GroupStorage {
     cached: Entries,
     /// Weight of `cached`. Bytes.
     cached_bytes: u64,
+    /// What is behind it is still to be applied, and so surely read again.
+    applied: Index,
     /// Entries fetched from disk for a member, until its next appends were made. At most one run each.
     loans: BTreeMap<ReplicaId, Entries>,
     /// Payload in the log store, roughly. Bytes.
@@ -85,6 +87,7 @@ impl GroupStorage {
             runs: stored.terms.iter().copied().collect(),
             cached: Entries::new(),
             cached_bytes: 0,
+            applied: Index(0),
             loans: BTreeMap::new(),
             log_bytes: stored.bytes,
             spooled: None,
@@ -138,8 +141,14 @@ impl GroupStorage {
         self.shrink();
     }
 
+    /// The machine has everything up to `index`; what members that are not far behind still get begins behind `needed`.
+    pub fn on_applied(&mut self, index: Index, needed: Index) {
+        self.applied = index;
+        self.evict(needed.min(index));
+    }
+
     /// Entries up to here are needed by nobody whom memory should serve.
-    pub fn evict(&mut self, upto: Index) {
+    fn evict(&mut self, upto: Index) {
         while self.cached.runs().next().and_then(|run| run.last()).is_some_and(|last| last.index <= upto) {
             self.evict_one();
         }
@@ -170,6 +179,7 @@ impl GroupStorage {
         self.clear_loans();
         self.runs.clear();
         self.last = at.pos;
+        self.applied = at.pos.index;
         self.truncated = at;
         self.log_bytes = 0;
     }
@@ -220,11 +230,18 @@ impl GroupStorage {
         }
     }
 
+    /// Laggards are served from disk before the node runs out of memory. What is not applied yet would be read back at
+    /// once; it goes only when other leaders' appends have no room.
     fn shrink(&mut self) {
         let cap = if self.budget.is_tight() { TIGHT_CAP } else { CACHE_CAP };
-        while self.cached_bytes > cap && self.cached.runs().nth(1).is_some() {
+        let expendable = if self.budget.is_full() { Index(u64::MAX) } else { self.applied };
+        while self.cached_bytes > cap && self.cached.runs().nth(1).is_some() && self.oldest_ends_at() <= expendable {
             self.evict_one();
         }
+    }
+
+    fn oldest_ends_at(&self) -> Index {
+        self.cached.runs().next().and_then(|run| run.last()).map_or(Index(0), |last| last.index)
     }
 
     /// Forgets everything from `from` on: another leader's entries take its place.

@@ -189,6 +189,9 @@ impl NodeHandle {
             return Err(ProposeError::Overloaded(Limit::Wal));
         }
         cell.with_status(|s| may_propose(s, fence))?;
+        if cell.is_crowded() {
+            return Err(ProposeError::Overloaded(Limit::GroupInflight));
+        }
         Ok(cell.poller)
     }
 

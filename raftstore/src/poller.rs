@@ -209,7 +209,7 @@ impl Poller {
         match self.touch(proposal.group) {
             Some(place) => self.with(place, |r, work| r.on_propose(proposal, work)),
             None => {
-                self.work.budget.give_back(proposal.cost());
+                self.work.budget.leave_door(proposal.cost());
                 let why = self.why_not_here(proposal.group);
                 proposal.refuse(ProposeError::Group(why));
             }

@@ -41,6 +41,8 @@ pub struct GroupCell {
     status: Mutex<GroupStatus>,
     /// The machine's read view; swapped by a snapshot install. `None` until the machine is open.
     reader: Mutex<Option<Reader>>,
+    /// Is there no room for commands behind the door? Written by its poller only.
+    crowded: AtomicBool,
 }
 
 impl GroupCell {
@@ -48,7 +50,15 @@ impl GroupCell {
     #[must_use]
     pub fn new(group: GroupId, replica: ReplicaId, kind: String, poller: PollerId) -> GroupCell {
         let status = GroupStatus { group, replica, kind: kind.clone(), ..GroupStatus::default() };
-        GroupCell { group, replica, kind, poller, status: Mutex::new(status), reader: Mutex::new(None) }
+        GroupCell {
+            group,
+            replica,
+            kind,
+            poller,
+            status: Mutex::new(status),
+            reader: Mutex::new(None),
+            crowded: AtomicBool::new(false),
+        }
     }
 
     /// An owned copy.
@@ -60,6 +70,19 @@ impl GroupCell {
     /// Looks at the status, or changes it, without copying. Keep it short: the poller waits.
     pub fn with_status<T>(&self, f: impl FnOnce(&mut GroupStatus) -> T) -> T {
         f(&mut self.status.lock())
+    }
+
+    /// Would the poller refuse a command for what waits already?
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// Says so.
+    pub fn set_crowded(&self, crowded: bool) {
+        if self.is_crowded() != crowded {
+            self.crowded.store(crowded, Ordering::Relaxed);
+        }
     }
 
     /// The machine's read view.

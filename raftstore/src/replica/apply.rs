@@ -131,11 +131,12 @@ impl Replica {
             return;
         }
         self.machine.applied = index;
-        self.machine.backlog.on_applied(index);
+        let done = self.machine.backlog.on_applied(index);
+        self.pace.on_done(done, work.now, self.limits.pace_ticks);
         self.raft.on_applied(work.now, index);
         self.reads.on_applied(index);
-        let keep = self.needed_in_memory();
-        self.raft.storage_mut().evict(keep.min(index));
+        let needed = self.needed_in_memory();
+        self.raft.storage_mut().on_applied(index, needed);
         if mutant::is(Mutant::TruncateAheadOfDurable) {
             self.truncate(1, work);
         }

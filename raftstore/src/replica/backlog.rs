@@ -30,13 +30,20 @@ impl Backlog {
         self.budget.begin_applying(bytes);
     }
 
-    /// Everything up to `index` was applied.
-    pub(super) fn on_applied(&mut self, index: Index) {
+    /// Weight of all that waits.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Everything up to `index` was applied. Returns what it weighs.
+    pub(super) fn on_applied(&mut self, index: Index) -> u64 {
+        let before = self.bytes;
         while let Some((_, bytes)) = self.runs.front().copied().filter(|run| run.0 <= index) {
             self.runs.pop_front();
             self.bytes -= bytes;
             self.budget.end_applying(bytes);
         }
+        before - self.bytes
     }
 
     /// Nothing of it will be applied any more.

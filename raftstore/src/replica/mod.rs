@@ -1,6 +1,6 @@
 //! One group's copy on this node: the core, what waits on it, and what of its work is on its way.
 //!
-//! Each file has one subject and its own sub-struct: `propose`, `read`, `ready` (writes), `commits`, `apply`, `snapshot`, `truncate`,
+//! Each file has one subject and its own sub-struct: `propose`, `pace`, `read`, `ready` (writes), `commits`, `apply`, `snapshot`, `truncate`,
 //! `fetches`, `lead` (leadership, status), `peers` (who may speak, envelopes), `membership` (changes as applied),
 //! `reconfigure` (driving them) with `plan` and `catch_up`, `work` (what a turn collects).
 //! Leaves to others: threads, inboxes, disks and sockets. Events come in through `on_*`; work goes out into `Work`.
@@ -13,6 +13,7 @@ mod commits;
 mod fetches;
 mod lead;
 mod membership;
+mod pace;
 mod peers;
 mod plan;
 mod propose;
@@ -37,6 +38,7 @@ use apply::Applying;
 use commits::HeldCommits;
 use fetches::Fetches;
 use lead::Leading;
+use pace::Pace;
 use peers::{OTHER_BIRTH, Peers, born_as};
 use pontoon_raft::{Body, Config as CoreConfig, HardState, Message, RawNode, StartError};
 use propose::PendingProposals;
@@ -88,6 +90,8 @@ pub struct Replica {
     held: HeldCommits,
     /// What the state machine has, and what was handed to it.
     machine: Applying,
+    /// What may wait while the node is busy.
+    pace: Pace,
     /// Snapshots built, sent, received.
     snapshots: Snapshots,
     /// Catch-up reads under way.
@@ -148,6 +152,7 @@ impl Replica {
             writes: Writes::with_lazy(hard_state),
             held: HeldCommits::default(),
             machine: Applying::new(record, &stored.truncated, work.budget.clone()),
+            pace: Pace::default(),
             snapshots: Snapshots::default(),
             fetches: Fetches::default(),
             peers: Peers::new(work.now),
@@ -179,7 +184,7 @@ impl Replica {
         match self.closed() {
             None => self.proposals.stage(proposal),
             Some(e) => {
-                work.budget.give_back(proposal.cost());
+                work.budget.leave_door(proposal.cost());
                 proposal.refuse(ProposeError::Group(e));
             }
         }
@@ -332,6 +337,7 @@ impl Replica {
         self.drop_unused_snapshots(work);
         self.hand_out_fetches(work);
         self.want_snapshot(work);
+        self.note_waiting(work);
         self.publish(work.now);
         self.closed().is_none() && (self.raft.has_ready() || self.reads.wants_round())
     }
@@ -378,6 +384,7 @@ impl Replica {
     pub fn fail_waiters(&mut self, why: &GroupError, work: &Work) {
         self.proposals.fail_staged(&ProposeError::Group(why.clone()), &work.budget);
         self.proposals.fail_appended(Lost::ReplicaStopped);
+        self.proposals.count(&work.budget);
         self.reads.fail_all(&ReadError::Group(why.clone()));
         self.end_transfer(Err(AdminError::Group(why.clone())));
         self.snapshots.fail_waiters(&AdminError::Group(why.clone()));

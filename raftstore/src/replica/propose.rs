@@ -31,15 +31,20 @@ struct Run {
 }
 
 impl Run {
+    /// What its commands weigh in the budgets.
+    fn weight(&self) -> u64 {
+        self.bytes + ITEM_OVERHEAD * self.commands.len() as u64
+    }
+
     fn with_capacity(n: usize) -> Run {
         Run { commands: Vec::with_capacity(n), replies: Vec::with_capacity(n), bytes: 0 }
     }
 
-    fn push(&mut self, proposal: Proposal) {
-        let bytes = proposal.command.len() as u64;
+    fn push(&mut self, command: Bytes, reply: ReplyTo, fence: Option<Fence>) {
+        let bytes = command.len() as u64;
         self.bytes += bytes;
-        self.commands.push(proposal.command);
-        self.replies.push((bytes, proposal.reply, proposal.fence));
+        self.commands.push(command);
+        self.replies.push((bytes, reply, fence));
     }
 }
 
@@ -52,11 +57,29 @@ pub(super) struct PendingProposals {
     waiting: VecDeque<Waiting>,
     /// Weight of `waiting`. Bytes.
     bytes: u64,
+    /// What of it the node's budget knows.
+    counted: u64,
     /// Leadership was lost: what still waits then is given up.
     give_up: Option<Tick>,
 }
 
 impl PendingProposals {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Tells the node how much waits.
+    pub(super) fn count(&mut self, budget: &Budget) {
+        if self.counted != self.bytes {
+            budget.count_uncommitted(std::mem::replace(&mut self.counted, self.bytes), self.bytes);
+        }
+    }
+
+    /// The replica goes: what waits is waited for by nobody.
+    pub(super) fn forget(&mut self, budget: &Budget) {
+        budget.count_uncommitted(std::mem::take(&mut self.counted), 0);
+    }
+
     pub(super) fn stage(&mut self, proposal: Proposal) {
         self.staged.push(proposal);
     }
@@ -123,7 +146,7 @@ impl PendingProposals {
 
     pub(super) fn fail_staged(&mut self, error: &ProposeError, budget: &Budget) {
         for proposal in self.staged.drain(..) {
-            budget.give_back(proposal.cost());
+            budget.leave_door(proposal.cost());
             proposal.refuse(error.clone());
         }
     }
@@ -147,7 +170,7 @@ impl Replica {
             return self.proposals.fail_staged(&error, &work.budget);
         }
         let mut staged = std::mem::take(&mut self.proposals.staged);
-        work.budget.give_back(staged.iter().map(Proposal::cost).sum());
+        work.budget.leave_door(staged.iter().map(Proposal::cost).sum());
         let term = self.raft.basic_status().term;
         let mut run = Run::with_capacity(staged.len());
         for p in staged.drain(..) {
@@ -159,29 +182,39 @@ impl Replica {
             if run.bytes + p.command.len() as u64 > self.limits.group_inflight_bytes {
                 self.append_run(std::mem::take(&mut run), work);
             }
-            run.push(p);
+            run.push(p.command, p.reply, p.fence);
         }
         self.proposals.staged = staged; // keeps its memory
         self.append_run(run, work);
     }
 
     fn append_run(&mut self, run: Run, work: &mut Work) {
-        if run.commands.is_empty() {
-            return;
+        let room = self.queue_limit(work).saturating_sub(self.waiting());
+        let all_fit = self.raft.has_room_for(run.bytes) && run.weight() <= room;
+        let run = if all_fit { run } else { self.what_fits(run, room, work) };
+        if !run.commands.is_empty() {
+            self.append_all(run, work);
         }
-        if self.raft.has_room_for(run.bytes) {
-            return self.append_all(run, work);
-        }
-        // Together they are over the limit of uncommitted bytes: as many as fit.
-        let term = self.raft.basic_status().term;
+    }
+
+    /// Together they are over the limit of uncommitted bytes, or more than may wait: as many as fit, the others are refused.
+    fn what_fits(&self, run: Run, room: u64, work: &mut Work) -> Run {
+        let begins = self.waiting() == 0;
+        let (term, mut fit) = (self.raft.basic_status().term, Run::with_capacity(run.commands.len()));
         for (command, (bytes, reply, fence)) in run.commands.into_iter().zip(run.replies) {
-            match out_of_line(fence.as_ref(), term) {
-                Some(error) => reply.refuse(fence.as_ref(), error),
-                None => {
-                    self.append_all(Run { commands: vec![command], replies: vec![(bytes, reply, fence)], bytes }, work);
+            let first = begins && fit.commands.is_empty();
+            let fits = first || fit.weight() + bytes + ITEM_OVERHEAD <= room;
+            let full = !(fits && self.raft.has_room_for(fit.bytes + bytes));
+            let full = full.then_some(ProposeError::Overloaded(Limit::GroupInflight));
+            match out_of_line(fence.as_ref(), term).or(full) {
+                None => fit.push(command, reply, fence),
+                Some(error) => {
+                    work.tally.refused += 1;
+                    reply.refuse(fence.as_ref(), error);
                 }
             }
         }
+        fit
     }
 
     fn append_all(&mut self, run: Run, work: &mut Work) {

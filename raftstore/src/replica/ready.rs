@@ -236,6 +236,7 @@ fn without_vote_if_mutant(hs: HardState) -> HardState {
 
 impl Drop for Replica {
     fn drop(&mut self) {
+        self.proposals.forget(self.raft.storage().budget());
         let charged = |write: &Write| match write {
             Write::Ready { entries, .. } => run_weight(entries),
             _ => 0_u64,

@@ -32,6 +32,8 @@ pub struct Limits {
     pub group_inflight_bytes: u64,
     /// Appended proposals of a group that wait for their answer. Bytes.
     pub group_waiting_bytes: u64,
+    /// The time in which the commands that wait at the most should be done while the node is busy. Ticks.
+    pub pace_ticks: u64,
     /// See `Config`. Bytes.
     pub log_keep: u64,
 }
@@ -48,6 +50,7 @@ impl Limits {
             max_inflight: config.max_inflight,
             group_inflight_bytes: config.group_inflight_bytes,
             group_waiting_bytes: config.group_inflight_bytes.saturating_mul(4),
+            pace_ticks: (config.election_ticks / 5).max(1),
             log_keep: config.log_keep,
         }
     }

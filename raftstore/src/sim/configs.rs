@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Name of the count that a world with changes must not be without.
 pub(super) const CHANGES_DONE: &str = "changes done";
+pub(super) const CHANGES_ABORTED: &str = "changes aborted";
 
 type Ids = BTreeSet<ReplicaId>;
 
@@ -248,7 +249,7 @@ impl Configs {
                 }
             }
             (Order::Seal, Some(goal)) => {
-                let name = if goal.aborted.is_some() { "changes aborted" } else { CHANGES_DONE };
+                let name = if goal.aborted.is_some() { CHANGES_ABORTED } else { CHANGES_DONE };
                 self.goal = None;
                 name
             }

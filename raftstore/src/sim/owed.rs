@@ -4,7 +4,7 @@
 //! frame that a cut swallowed. Leaves to others: how a fault is done (`faults`), the verdict (`judge`).
 //! Invariant: `effect` counts what a fault did, never that it was ordered.
 
-use super::configs::CHANGES_DONE;
+use super::configs::{CHANGES_ABORTED, CHANGES_DONE};
 use super::swarm::Fault;
 use super::world::{What, World};
 use crate::env::Instant;
@@ -78,7 +78,7 @@ impl World {
                 counted(&format!("fault {fault:?}")).min(counted("frames cut off"))
             }
             Fault::DestroyGroup => counted("replicas destroyed"),
-            Fault::Reconfigure => self.facts.change_count(CHANGES_DONE),
+            Fault::Reconfigure => self.facts.change_count(CHANGES_DONE) + self.facts.change_count(CHANGES_ABORTED),
             Fault::OldDisk | Fault::WipedDisk => counted(&format!("refused {fault:?}")),
             Fault::WriteFails => self.nodes.values().map(|n| n.media.disk.failed()).sum(),
             Fault::FilesFull => self.nodes.values().map(|n| n.media.files.refused()).sum(),

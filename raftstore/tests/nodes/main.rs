@@ -1,4 +1,4 @@
-//! Whole nodes on the twins, turned by hand: elections, writes, reads, restarts, transfers, overload, poison, snapshots.
+//! Whole nodes on the twins, turned by hand: elections, writes, reads, restarts, transfers, poison, snapshots.
 //!
 //! Leaves to others: random faults and histories (the simulator).
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
@@ -6,17 +6,18 @@
 mod chaos;
 mod cluster;
 mod late;
+mod overload;
 mod threaded;
 
 use bytes::Bytes;
 use cluster::{Cluster, GROUP};
 use pontoon_raftstore::config::Config;
-use pontoon_raftstore::error::{GroupError, Limit, Lost, ProposeError, ReadError};
+use pontoon_raftstore::error::{GroupError, Lost, ProposeError, ReadError};
 use pontoon_raftstore::events::Event;
 use pontoon_raftstore::group_spec::{BIRTH, GroupSpec};
 use pontoon_raftstore::ids::{GroupId, NodeId};
 use pontoon_raftstore::mem::{MachineFault, WriteFault};
-use pontoon_raftstore::proposal::{AdminDone, Fence};
+use pontoon_raftstore::proposal::AdminDone;
 use pontoon_raftstore::testing::{KvOp, KvRet};
 use pontoon_raftstore::turn::Active;
 use std::collections::BTreeSet;
@@ -266,115 +267,6 @@ fn a_failed_sync_poisons_the_node_and_answers_everybody() {
     c.cut_off.insert(leader);
     c.ticks(40);
     c.put("l", "w").unwrap();
-}
-
-/// A leader without a quorum that takes 4 KiB of commands.
-fn alone_with_little_room() -> (Cluster, NodeId) {
-    let config = Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, ..Config::default() };
-    let mut c = Cluster::new(3, config);
-    c.create(GROUP);
-    let leader = c.await_leader(GROUP);
-    c.ticks(3);
-    c.cut_off.extend(others(&c, leader));
-    (c, leader)
-}
-
-#[test]
-fn over_the_groups_limit_is_overloaded_and_never_appended() {
-    let (mut c, leader) = alone_with_little_room();
-    let value = Bytes::from(vec![b'x'; 900]);
-    let slots: Vec<_> = (0..20)
-        .map(|n| c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), value.clone())])).unwrap())
-        .collect();
-    c.settle();
-    let refused: Vec<_> = slots.iter().filter_map(|s| s.take()).map(Result::unwrap_err).collect();
-    assert!(refused.len() >= 15, "{}", refused.len());
-    assert!(refused.iter().all(|e| *e == ProposeError::Overloaded(Limit::GroupInflight)), "{refused:?}");
-    let huge = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 2 << 10]))]);
-    assert!(matches!(c.propose(leader, GROUP, &huge), Err(ProposeError::TooLarge(..))));
-}
-
-#[test]
-fn behind_a_refused_command_nothing_of_its_line_is_appended() {
-    let (mut c, leader) = alone_with_little_room();
-    let line = Fence::new(c.nodes[&leader].handle.status(GROUP).unwrap().term);
-    let large = KvOp::Put(vec![(Bytes::from_static(b"large"), Bytes::from(vec![b'x'; 900]))]);
-    let first: Vec<_> = (0..6).map(|_| c.propose_in(leader, GROUP, &large, Some(&line)).unwrap()).collect();
-    // Small enough to be appended, but for the line.
-    let behind = c.propose_in(leader, GROUP, &put("small", "1"), Some(&line)).unwrap();
-    let apart = c.propose(leader, GROUP, &put("apart", "1")).unwrap();
-    c.settle();
-    let ends: Vec<_> = first.iter().map(|s| s.take()).collect();
-    assert!(ends[..4].iter().all(Option::is_none), "{ends:?}");
-    assert_eq!(ends[4], Some(Err(ProposeError::Overloaded(Limit::GroupInflight))));
-    assert_eq!((&ends[5], behind.take()), (&Some(Err(ProposeError::Behind)), Some(Err(ProposeError::Behind))));
-    c.cut_off.clear();
-    c.ticks(3);
-    assert!(first[..4].iter().chain([&apart]).all(|s| s.take().unwrap().is_ok()));
-    // There is room again, in the same term.
-    let later = c.propose_in(leader, GROUP, &put("small", "2"), Some(&line));
-    assert_eq!(later.unwrap_err(), ProposeError::Behind);
-    assert!(c.propose(leader, GROUP, &put("small", "3")).is_ok());
-}
-
-#[test]
-fn over_the_nodes_budget_is_overloaded() {
-    let config =
-        Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, node_bytes: 4 << 10, ..Config::default() };
-    let mut c = Cluster::new(1, config);
-    c.create(GROUP);
-    let leader = c.await_leader(GROUP);
-    c.ticks(3);
-    c.nodes.get_mut(&leader).unwrap().hung.insert("poller");
-    let op = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 900]))]);
-    let all: Vec<_> = (0..8).map(|_| c.propose(leader, GROUP, &op)).collect();
-    assert!(all[0].is_ok());
-    assert_eq!(all[7].as_ref().unwrap_err(), &ProposeError::Overloaded(Limit::NodeInflight));
-    c.nodes.get_mut(&leader).unwrap().hung.clear();
-    c.ticks(2);
-    assert!(all.into_iter().flatten().all(|s| s.take().unwrap().is_ok()));
-    assert!(c.propose(leader, GROUP, &op).is_ok());
-}
-
-/// Proposes until refused, or `n` times; how many went in, and the refusal.
-fn propose_until_refused(c: &mut Cluster, at: NodeId, n: u64) -> (u64, Option<ProposeError>) {
-    let op = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 900]))]);
-    for done in 0..n {
-        let slot = match c.propose(at, GROUP, &op) {
-            Ok(slot) => slot,
-            Err(refused) => return (done, Some(refused)),
-        };
-        c.settle();
-        if let Some(Err(refused)) = slot.take() {
-            return (done, Some(refused));
-        }
-    }
-    (n, None)
-}
-
-#[test]
-fn a_slow_machine_holds_back_commands_and_nothing_else() {
-    for (node_bytes, limit) in [(1 << 20, Limit::NodeInflight), (64 << 20, Limit::GroupInflight)] {
-        let config = Config { max_command: 1 << 10, group_inflight_bytes: 512 << 10, node_bytes, ..Config::default() };
-        let mut c = Cluster::new(3, config);
-        c.create(GROUP);
-        let leader = c.await_leader(GROUP);
-        c.ticks(3);
-        // On a follower it costs the group nothing: votes and appends go on.
-        let slow = others(&c, leader)[0];
-        c.nodes.get_mut(&slow).unwrap().hung.insert("applier");
-        assert_eq!(propose_until_refused(&mut c, leader, 5000), (5000, None));
-        c.nodes.get_mut(&slow).unwrap().hung.clear();
-        c.ticks(2);
-        // On the leader the log would otherwise grow as long as somebody writes.
-        c.nodes.get_mut(&leader).unwrap().hung.insert("applier");
-        let (taken, refused) = propose_until_refused(&mut c, leader, 5000);
-        assert_eq!(refused, Some(ProposeError::Overloaded(limit)));
-        assert!(taken * 1024 < 3 << 20, "{taken}");
-        c.nodes.get_mut(&leader).unwrap().hung.clear();
-        c.ticks(2);
-        assert_eq!(propose_until_refused(&mut c, leader, 10), (10, None));
-    }
 }
 
 #[test]
