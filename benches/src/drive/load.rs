@@ -14,7 +14,7 @@ mod tally;
 use super::Failure;
 use super::control::{Counters, Load, Outcome, Pace, Seen};
 use super::ledger::{KEYS, Ledger};
-use super::machines::Driven;
+use super::machines::{Driven, Mint};
 use super::measure::{thread_cpu_us, thread_id};
 use super::options::LoadOptions;
 use books::Books;
@@ -35,6 +35,8 @@ use tally::Tally;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long the last operations may take.
 const DRAIN: Duration = Duration::from_secs(15);
+/// Operations begun before answers are taken: what is handed in at once, and what comes back of it, is held in memory.
+const BURST: usize = 1 << 11;
 /// How long the thread sleeps at the most.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -187,6 +189,7 @@ struct Loop<M: Driven> {
     free: Vec<u32>,
     epoch: Instant,
     books: Books<M>,
+    mint: Mint,
     /// Places of the groups led here, and how likely each is chosen, summed up (Zipf).
     led: Vec<usize>,
     weights: Vec<f64>,
@@ -216,6 +219,7 @@ impl<M: Driven> Loop<M> {
             free: Vec::new(),
             epoch: now,
             books,
+            mint: Mint::default(),
             led: Vec::new(),
             weights: Vec::new(),
             look_at: now,
@@ -311,14 +315,15 @@ impl<M: Driven> Loop<M> {
     fn begin_due(&mut self) {
         // What becomes due meanwhile waits until answers were taken, or at overload they never would be.
         let now = Instant::now();
-        while let Some(due) = self.arrivals.due(now)
-            && let Some(slot) = self.take_slot()
-        {
+        for _ in 0..BURST {
+            let Some(due) = self.arrivals.due(now) else { return };
+            let Some(slot) = self.take_slot() else {
+                self.full += u64::from(self.arrivals.until_due(now).is_some());
+                return;
+            };
             self.arrivals.begun();
             self.begin(slot, due);
         }
-        let is_open = self.arrivals.until_due(now).is_some();
-        self.full += u64::from(is_open && self.arrivals.due(now).is_some());
     }
 
     fn begin(&mut self, slot: usize, began: Instant) {
@@ -339,7 +344,7 @@ impl<M: Driven> Loop<M> {
         let (key, name, stamp) = self.books.next(at, (KEYS / self.led.len()).max(1));
         self.slots[slot].key = key as u32;
         self.slots[slot].stamp = stamp;
-        let command = M::command(name, stamp, self.options.bytes as usize);
+        let command = M::command(&mut self.mint, name, stamp, self.options.bytes as usize);
         self.writes.submit(&self.books.groups[at].group, slot as u64, command);
     }
 

@@ -25,8 +25,8 @@ pub(crate) trait Driven: StateMachine {
     /// The kind, new.
     fn kind() -> Self::Of;
     /// A command of `bytes` bytes of payload.
-    fn command(key: u64, stamp: u64, bytes: usize) -> Bytes {
-        payload(key, stamp, bytes)
+    fn command(mint: &mut Mint, key: u64, stamp: u64, bytes: usize) -> Bytes {
+        mint.payload(key, stamp, bytes)
     }
     /// What is held. `applied` is the caller's to fill in.
     fn digest(reader: &Self::Reader) -> Result<Digest, SmError>;
@@ -34,12 +34,24 @@ pub(crate) trait Driven: StateMachine {
     fn stamp(reader: &Self::Reader, key: u64) -> Result<Option<u64>, Option<SmError>>;
 }
 
-fn payload(key: u64, stamp: u64, bytes: usize) -> Bytes {
-    let mut out = BytesMut::with_capacity(bytes);
-    out.put_u64_le(key);
-    out.put_u64_le(stamp);
-    out.put_bytes(b'.', bytes.saturating_sub(16));
-    out.freeze()
+/// Makes payloads as a server does that reads commands from a connection: cut out of one buffer, not allocated one by one.
+#[derive(Default)]
+pub(crate) struct Mint(BytesMut);
+
+impl Mint {
+    /// Small enough that what pins it for long pins little.
+    const BUFFER: usize = 16 << 10;
+
+    fn payload(&mut self, key: u64, stamp: u64, bytes: usize) -> Bytes {
+        let bytes = bytes.max(16);
+        if self.0.capacity() < bytes {
+            self.0 = BytesMut::with_capacity(bytes.max(Self::BUFFER));
+        }
+        self.0.put_u64_le(key);
+        self.0.put_u64_le(stamp);
+        self.0.put_bytes(b'.', bytes - 16);
+        self.0.split().freeze()
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -223,8 +235,8 @@ impl Driven for KvMachine {
     fn kind() -> KvStore {
         KvStore::default()
     }
-    fn command(key: u64, stamp: u64, bytes: usize) -> Bytes {
-        let value = payload(key, stamp, bytes);
+    fn command(mint: &mut Mint, key: u64, stamp: u64, bytes: usize) -> Bytes {
+        let value = mint.payload(key, stamp, bytes);
         KvCommand::Set { key: value.slice(..8), value: value.slice(8..), when: When::Always, get: false }.encode()
     }
     fn digest(reader: &Self::Reader) -> Result<Digest, SmError> {

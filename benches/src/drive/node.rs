@@ -6,7 +6,7 @@ use super::Failure;
 use super::control::{Acked, Counters, Digest, Order, Reply};
 use super::ledger::Ledger;
 use super::load::Driver;
-use super::machines::{Count, Driven, Memory};
+use super::machines::{Count, Driven, Memory, Mint};
 use super::measure::allocator_calls;
 use super::options::{MachineName, NodeOptions};
 use pontoon::kv::KvMachine;
@@ -210,7 +210,10 @@ impl<M: Driven> Node<M> {
         self.runtime.block_on(async {
             let mut writing = Vec::new();
             for group in led {
-                writing.push((group, self.group(group)?.propose(M::command(u64::MAX, 0, 16)).timeout(PATIENCE)));
+                writing.push((
+                    group,
+                    self.group(group)?.propose(M::command(&mut Mint::default(), u64::MAX, 0, 16)).timeout(PATIENCE),
+                ));
             }
             for (group, one) in writing {
                 match one.await {
