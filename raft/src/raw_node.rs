@@ -17,7 +17,7 @@ use crate::message::{Body, Message};
 use crate::mutant::{self, Mutant};
 use crate::raft::Raft;
 use crate::ready::{Fetch, Ready, ReadyNumber};
-use crate::state::ConfState;
+use crate::state::{ConfState, HardState};
 use crate::status::{BasicStatus, FlowState, Status};
 use crate::storage::Storage;
 use crate::trace::Trace;
@@ -148,6 +148,13 @@ impl<S: Storage> RawNode<S> {
     #[must_use]
     pub fn has_room_for(&self, bytes: u64) -> bool {
         self.raft.has_room_for(bytes)
+    }
+
+    /// The hard state as the last `Ready` told it. The core may know more by now (a change of members can raise the commit when
+    /// it is applied), which goes with the next one.
+    #[must_use]
+    pub fn told_hard_state(&self) -> HardState {
+        self.in_flight.hard_state
     }
 
     fn propose_run(&mut self, now: Tick, run: EntryRun) -> Result<Option<LogPos>, StepError> {

@@ -8,7 +8,7 @@
 
 use crate::budget::Budget;
 use crate::env::{StoredGroup, Truncation};
-use crate::proposal::ITEM_OVERHEAD;
+use crate::proposal::weigh;
 use crate::task::Spooled;
 use pontoon_raft::{
     ConfState, Entries, Entry, EntryRun, HardState, Index, InitialState, LogPos, ReplicaId, Snapshot, Storage,
@@ -55,13 +55,13 @@ pub struct GroupStorage {
 /// What an entry weighs in the node's budget.
 #[must_use]
 pub fn weight(entry: &Entry) -> u64 {
-    entry.payload_size() + ITEM_OVERHEAD
+    weigh(entry.payload_size(), 1)
 }
 
 /// What a run weighs there.
 #[must_use]
 pub fn run_weight(run: &EntryRun) -> u64 {
-    run.payload_size() + ITEM_OVERHEAD * run.len() as u64
+    weigh(run.payload_size(), run.len() as u64)
 }
 
 /// What entries weigh there.
@@ -149,7 +149,7 @@ impl GroupStorage {
 
     /// Entries up to here are needed by nobody whom memory should serve.
     fn evict(&mut self, upto: Index) {
-        while self.cached.runs().next().and_then(|run| run.last()).is_some_and(|last| last.index <= upto) {
+        while self.oldest_ends_by(upto) {
             self.evict_one();
         }
         self.cached.shrink();
@@ -235,13 +235,14 @@ impl GroupStorage {
     fn shrink(&mut self) {
         let cap = if self.budget.is_tight() { TIGHT_CAP } else { CACHE_CAP };
         let expendable = if self.budget.is_full() { Index(u64::MAX) } else { self.applied };
-        while self.cached_bytes > cap && self.cached.runs().nth(1).is_some() && self.oldest_ends_at() <= expendable {
+        while self.cached_bytes > cap && self.cached.runs().nth(1).is_some() && self.oldest_ends_by(expendable) {
             self.evict_one();
         }
     }
 
-    fn oldest_ends_at(&self) -> Index {
-        self.cached.runs().next().and_then(|run| run.last()).map_or(Index(0), |last| last.index)
+    /// Is there a run, and does the oldest one end at `index` or before?
+    fn oldest_ends_by(&self, index: Index) -> bool {
+        self.cached.runs().next().and_then(|run| run.last()).is_some_and(|last| last.index <= index)
     }
 
     /// Forgets everything from `from` on: another leader's entries take its place.

@@ -13,6 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What an entry, message or read weighs beside its payload. Bytes.
 pub const ITEM_OVERHEAD: u64 = 128;
 
+/// What so many items with so much payload weigh together. Bytes.
+#[must_use]
+pub const fn weigh(payload: u64, items: u64) -> u64 {
+    payload + ITEM_OVERHEAD * items
+}
+
 /// Where answers of proposals go: of one, or of many that are told apart by their tags. The machine's adapter downcasts
 /// it to its typed form.
 pub trait ReplySlot: Send + Sync {
@@ -159,7 +165,7 @@ impl Proposal {
     /// What it weighs in the node's budget, from the door until it is appended or refused.
     #[must_use]
     pub fn cost(&self) -> u64 {
-        self.command.len() as u64 + ITEM_OVERHEAD
+        weigh(self.command.len() as u64, 1)
     }
 }
 

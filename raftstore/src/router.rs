@@ -14,7 +14,7 @@ use crate::group_status::GroupStatus;
 use crate::health::Health;
 use crate::ids::{GroupId, NodeId, PollerId, ReplicaId};
 use crate::mail::{Inboxes, Mail};
-use crate::proposal::ITEM_OVERHEAD;
+use crate::proposal::weigh;
 use crate::task::{Aside, Control, GroupMessage, LifecycleMsg, PollerMsg, SnapshotTask};
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -290,7 +290,7 @@ impl Inbound for Router {
             }
             return Ok(());
         }
-        let bytes = body.len() as u64 + ITEM_OVERHEAD;
+        let bytes = weigh(body.len() as u64, 1);
         if lane == Lane::Urgent {
             // What keeps leaders alive is small and never waits behind a full budget.
             self.budget.take(bytes);

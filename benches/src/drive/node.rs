@@ -208,12 +208,10 @@ impl<M: Driven> Node<M> {
         let wanted: BTreeSet<u64> = groups.iter().copied().collect();
         let led: Vec<u64> = self.led_here().filter(|group| wanted.contains(group)).collect();
         self.runtime.block_on(async {
-            let mut writing = Vec::new();
+            let (mut writing, mut mint) = (Vec::new(), Mint::default());
             for group in led {
-                writing.push((
-                    group,
-                    self.group(group)?.propose(M::command(&mut Mint::default(), u64::MAX, 0, 16)).timeout(PATIENCE),
-                ));
+                let command = M::command(&mut mint, u64::MAX, 0, 16);
+                writing.push((group, self.group(group)?.propose(command).timeout(PATIENCE)));
             }
             for (group, one) in writing {
                 match one.await {

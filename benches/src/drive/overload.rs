@@ -11,6 +11,7 @@ use super::report::{self, Gate, mib, say};
 use super::series::{Slice, Watch, closed_loop};
 use super::{Failure, check};
 use pontoon::Config;
+use pontoon_raftstore::proposal::weigh;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -19,8 +20,6 @@ const TIMES: f64 = 2.0;
 /// Slices that are reported.
 const EVERY: u64 = 10;
 
-/// Beside its payload, what a command that waits weighs in the engine's budgets.
-const OVERHEAD: u64 = 128;
 /// Payload of a group that waits for its machine, in multiples of what may wait for its commit (raftstore refuses beyond).
 const BACKLOG: u64 = 4;
 /// No queue of the engine for commands in bulk takes more.
@@ -79,7 +78,7 @@ pub(crate) fn run(options: &OverloadOptions) -> Result<(), Failure> {
 /// the door, and of each group behind it).
 fn more_than_admitted(groups: u64, bytes: u64, node: u64, group: u64) -> u64 {
     let led = groups.div_ceil(NODES).max(1);
-    let admitted = (node + led * group) / (bytes + OVERHEAD);
+    let admitted = (node + led * group) / weigh(bytes, 1);
     (admitted * groups.max(1) / led * 11 / 10).min(MOST)
 }
 

@@ -11,7 +11,7 @@ use crate::codec::ReplicaRecord;
 use crate::env::{Install, Reader, Truncation};
 use crate::events::Event;
 use crate::ids::{Generation, Index, LogPos, Term};
-use crate::proposal::ITEM_OVERHEAD;
+use crate::proposal::weigh;
 use crate::task::{Applied, ApplyTask};
 use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{ConfState, Entries, Entry, EntryKind, StateRole};
@@ -99,7 +99,7 @@ impl Replica {
         work.tally.applying += entries.len() as u64;
         let payload = entries.payload_size();
         work.tally.applying_bytes += payload;
-        self.machine.backlog.push(last.index, payload + ITEM_OVERHEAD * entries.len() as u64);
+        self.machine.backlog.push(last.index, weigh(payload, entries.len() as u64));
         let task = ApplyTask {
             group: self.group,
             replica: self.id,

@@ -2,7 +2,7 @@
 //!
 //! Leaves to others: elections and transfers themselves (the core).
 //! Invariant: the cell's status is what the core said at the end of the replica's last turn, the commit what its last
-//! `Ready` said.
+//! `Ready` told, so that the write of that turn contains it.
 
 use super::{Replica, Work};
 use crate::error::{AdminError, LeaderHint};
@@ -172,7 +172,7 @@ impl Replica {
 
     /// Brings the outside's copy up to date.
     pub(super) fn publish(&mut self, now: Tick) {
-        let status = BasicStatus { commit: self.writes.told_commit(), ..self.raft.basic_status() };
+        let status = BasicStatus { commit: self.raft.told_hard_state().commit, ..self.raft.basic_status() };
         let refreshed = status.role == StateRole::Leader && now >= self.leading.refresh_at;
         if refreshed {
             self.leading.refresh_at = now + FOLLOWERS_EVERY;

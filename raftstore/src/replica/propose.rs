@@ -9,7 +9,7 @@ use super::{Replica, Work};
 use crate::budget::Budget;
 use crate::error::{Limit, Lost, ProposeError};
 use crate::ids::{Index, LogPos, Term, Tick};
-use crate::proposal::{Fence, ITEM_OVERHEAD, Proposal, ReplyTo};
+use crate::proposal::{Fence, Proposal, ReplyTo, weigh};
 use bytes::Bytes;
 use pontoon_raft::{Entries, ReplicaId, StateRole};
 use std::collections::VecDeque;
@@ -33,7 +33,7 @@ struct Run {
 impl Run {
     /// What its commands weigh in the budgets.
     fn weight(&self) -> u64 {
-        self.bytes + ITEM_OVERHEAD * self.commands.len() as u64
+        weigh(self.bytes, self.commands.len() as u64)
     }
 
     fn with_capacity(n: usize) -> Run {
@@ -202,10 +202,9 @@ impl Replica {
         let begins = self.waiting() == 0;
         let (term, mut fit) = (self.raft.basic_status().term, Run::with_capacity(run.commands.len()));
         for (command, (bytes, reply, fence)) in run.commands.into_iter().zip(run.replies) {
-            let first = begins && fit.commands.is_empty();
-            let fits = first || fit.weight() + bytes + ITEM_OVERHEAD <= room;
-            let full = !(fits && self.raft.has_room_for(fit.bytes + bytes));
-            let full = full.then_some(ProposeError::Overloaded(Limit::GroupInflight));
+            let may_wait = fit.weight() + weigh(bytes, 1) <= room || (begins && fit.commands.is_empty());
+            let fits = may_wait && self.raft.has_room_for(fit.bytes + bytes);
+            let full = (!fits).then_some(ProposeError::Overloaded(Limit::GroupInflight));
             match out_of_line(fence.as_ref(), term).or(full) {
                 None => fit.push(command, reply, fence),
                 Some(error) => {
@@ -224,7 +223,7 @@ impl Replica {
                 work.tally.proposed += replies.len() as u64;
                 for (n, (bytes, reply, _)) in (0..).zip(replies) {
                     let pos = LogPos::new(first.term, first.index.plus(n));
-                    self.proposals.push(pos, bytes + ITEM_OVERHEAD, reply);
+                    self.proposals.push(pos, weigh(bytes, 1), reply);
                 }
             }
             _ => {

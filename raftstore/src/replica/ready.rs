@@ -4,11 +4,10 @@
 //! Invariant: messages of a `Ready` leave at once (the core holds back what promises durability); `on_persisted` is
 //! called for what a completed write contained and for everything before it, never else.
 //! Invariant: a hard state that changes only the commit is written with or before the group's next write (law 1).
-//! Invariant: the commit that the outside is shown was told by a `Ready`, so the write of that turn contains it.
 
 use super::{Letter, Phase, Replica, Work};
 use crate::env::{GroupOp, GroupWrite, Truncation};
-use crate::ids::{BatchSeq, Index, LogPos, ReplicaId};
+use crate::ids::{BatchSeq, LogPos, ReplicaId};
 use crate::log_cache::run_weight;
 use crate::proposal::AdminDone;
 use crate::task::GroupMessage;
@@ -35,18 +34,11 @@ pub(super) struct Writes {
     queue: VecDeque<(BatchSeq, Write)>,
     /// A newer commit that was not worth a write of its own.
     lazy: Option<HardState>,
-    /// The commit as the last `Ready` told it. The core may know more by now (a change of members raises it when it is
-    /// applied), which goes with the next `Ready` and is shown to nobody before.
-    told: Index,
 }
 
 impl Writes {
     pub(super) fn with_lazy(hard_state: HardState) -> Writes {
-        Writes { lazy: Some(hard_state), told: hard_state.commit, ..Writes::default() }
-    }
-
-    pub(super) fn told_commit(&self) -> Index {
-        self.told
+        Writes { lazy: Some(hard_state), ..Writes::default() }
     }
 
     /// Does the log stand before an install that is on its way?
@@ -92,7 +84,6 @@ impl Replica {
         }
         self.send_all(ready.messages, work);
         self.on_read_states(ready.read_states, &ready.dropped_reads);
-        self.writes.told = hard_state.map_or(self.writes.told, |hs| hs.commit);
         let (must_sync, awaits_persist) = (ready.must_sync, ready.awaits_persist);
         let write = ToWrite { number, entries: entries.to_run(), hard_state, must_sync, awaits_persist };
         if let Some(first) = write.entries.first() {

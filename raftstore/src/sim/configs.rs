@@ -12,7 +12,7 @@ use crate::reconfigure::{Goal, Target, WhyAborted};
 use pontoon_raft::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryKind, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Name of the count that a world with changes must not be without.
+/// Names of the counts of changes that came to an end; a world with changes must not be without both.
 pub(super) const CHANGES_DONE: &str = "changes done";
 pub(super) const CHANGES_ABORTED: &str = "changes aborted";
 

@@ -10,13 +10,19 @@ use pontoon_raftstore::proposal::Fence;
 use pontoon_raftstore::testing::KvOp;
 use std::collections::BTreeSet;
 
-/// A leader without a quorum that takes 4 KiB of commands.
-fn alone_with_little_room() -> (Cluster, NodeId) {
-    let config = Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, ..Config::default() };
-    let mut c = Cluster::new(3, config);
+/// Nodes of this configuration, and the leader of the group on them.
+fn led(nodes: u64, config: Config) -> (Cluster, NodeId) {
+    let mut c = Cluster::new(nodes, config);
     c.create(GROUP);
     let leader = c.await_leader(GROUP);
     c.ticks(3);
+    (c, leader)
+}
+
+/// A leader without a quorum that takes 4 KiB of commands.
+fn alone_with_little_room() -> (Cluster, NodeId) {
+    let config = Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, ..Config::default() };
+    let (mut c, leader) = led(3, config);
     c.cut_off.extend(others(&c, leader));
     (c, leader)
 }
@@ -63,10 +69,7 @@ fn behind_a_refused_command_nothing_of_its_line_is_appended() {
 fn over_the_nodes_budget_is_overloaded() {
     let config =
         Config { max_command: 1 << 10, group_inflight_bytes: 4 << 10, node_bytes: 4 << 10, ..Config::default() };
-    let mut c = Cluster::new(1, config);
-    c.create(GROUP);
-    let leader = c.await_leader(GROUP);
-    c.ticks(3);
+    let (mut c, leader) = led(1, config);
     c.nodes.get_mut(&leader).unwrap().hung.insert("poller");
     let op = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 900]))]);
     let all: Vec<_> = (0..8).map(|_| c.propose(leader, GROUP, &op)).collect();
@@ -98,10 +101,7 @@ fn propose_until_refused(c: &mut Cluster, at: NodeId, group: GroupId, n: u64) ->
 fn a_slow_machine_holds_back_commands_and_nothing_else() {
     for (node_bytes, limit) in [(1 << 20, Limit::NodeInflight), (64 << 20, Limit::GroupInflight)] {
         let config = Config { max_command: 1 << 10, group_inflight_bytes: 512 << 10, node_bytes, ..Config::default() };
-        let mut c = Cluster::new(3, config);
-        c.create(GROUP);
-        let leader = c.await_leader(GROUP);
-        c.ticks(3);
+        let (mut c, leader) = led(3, config);
         // On a follower it costs the group nothing: votes and appends go on.
         let slow = others(&c, leader)[0];
         c.nodes.get_mut(&slow).unwrap().hung.insert("applier");
@@ -124,9 +124,7 @@ fn a_group_that_stands_still_leaves_room_for_others() {
     // From 64 KiB of waiting commands on the node is busy; the group's own bound is far away.
     let config =
         Config { max_command: 1 << 10, group_inflight_bytes: 1 << 20, node_bytes: 1 << 20, ..Config::default() };
-    let mut c = Cluster::new(3, config);
-    c.create(GROUP);
-    let leader = c.await_leader(GROUP);
+    let (mut c, leader) = led(3, config);
     let well = GroupId(77);
     c.create_on(well, BTreeSet::from([leader]));
     c.await_leader(well);
