@@ -95,6 +95,11 @@ impl Latch {
         Err(WriteFailed(self.why.lock().clone().unwrap_or_default()))
     }
 
+    /// Sets the database's gauges.
+    pub(crate) fn set_gauges(&self) {
+        crate::database::set_gauges("log", &self.db);
+    }
+
     /// Sequence number of the last write, synced or not.
     pub(crate) fn latest_sequence(&self) -> u64 {
         self.db.latest_sequence_number()

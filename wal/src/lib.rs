@@ -9,6 +9,7 @@
 mod batch;
 mod block;
 mod config;
+pub mod database;
 mod draft;
 mod envelope;
 mod error;

@@ -71,9 +71,10 @@ impl WalStore {
     }
 
     /// Syncs the watermark if it was written since. Call about once a second, on a thread that may wait for the disk; no
-    /// write waits for it.
+    /// write waits for it. Sets RocksDB's gauges.
     pub fn tick(&self) -> Result<(), WriteFailed> {
         self.latch.check()?;
+        self.latch.set_gauges();
         let unsynced = self.writer.lock().watermark.take_unsynced();
         unsynced.map_or(Ok(()), |file| file.sync_data()).map_err(|e| self.latch.poison(format!("watermark: {e}")))
     }

@@ -207,6 +207,8 @@ impl Cluster {
             sum.elections += c.elections;
             sum.late_turns += c.late_turns;
             sum.live_log_bytes += c.live_log_bytes;
+            sum.budget_bytes += c.budget_bytes;
+            sum.memtable_bytes += c.memtable_bytes;
             sum.allocations = c.allocations.map(|n| n + sum.allocations.unwrap_or(0));
         }
         Ok(sum)
@@ -244,6 +246,22 @@ impl Cluster {
         }
     }
 
+    /// Waits until the nodes' own balancers have evened the leaders out: a transfer later on would be counted as an election.
+    pub(crate) fn wait_even(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
+        loop {
+            let (led, _) = self.wait_led()?;
+            let most = led.values().max().copied().unwrap_or(0);
+            if most <= led.values().min().copied().unwrap_or(0) + 1 {
+                return Ok(());
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(format!("leaders stay uneven: {led:?}").into());
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// One write to every group, by whoever leads it. The machine's state before it is then committed everywhere: a leader
     /// commits what its predecessors left with its own first entry.
     pub(crate) fn touch(&mut self) -> Result<(), Failure> {
@@ -268,7 +286,7 @@ impl Cluster {
     }
 
     /// How many groups each node leads, if all running nodes agree that every group is led.
-    fn led(&mut self) -> Result<Option<BTreeMap<u64, u64>>, Failure> {
+    pub(crate) fn led(&mut self) -> Result<Option<BTreeMap<u64, u64>>, Failure> {
         let mut views = Vec::new();
         for reply in self.ask(&Order::Leaders)?.into_values() {
             let Reply::Leaders(view) = reply else { return Err(unexpected(&reply)) };

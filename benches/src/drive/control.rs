@@ -111,6 +111,8 @@ pub(crate) struct Counters {
     pub(crate) late_turns: f64,
     /// As it stands.
     pub(crate) live_log_bytes: f64,
+    pub(crate) budget_bytes: f64,
+    pub(crate) memtable_bytes: f64,
     /// Calls of the allocator.
     pub(crate) allocations: Option<u64>,
 }

@@ -165,6 +165,8 @@ impl<M: Driven> Node<M> {
         counters.elections = sum(&text, "pontoon_leader_changes_total");
         counters.late_turns = sum(&text, "pontoon_late_turns_total");
         counters.live_log_bytes = sum(&text, "pontoon_wal_live_bytes");
+        counters.budget_bytes = sum(&text, "pontoon_budget_bytes{part=\"used\"}");
+        counters.memtable_bytes = sum(&text, "pontoon_rocksdb_bytes{db=\"log\",kind=\"memtables\"}");
         counters.allocations = allocator_calls();
         Ok(counters)
     }
@@ -230,7 +232,7 @@ impl<M: Driven> Node<M> {
 fn sum(text: &str, name: &str) -> f64 {
     let value = |line: &str| {
         let rest = line.strip_prefix(name)?;
-        rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        (name.ends_with('}') || rest.starts_with([' ', '{'])).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
     };
     text.lines().filter_map(value).sum()
 }

@@ -32,7 +32,8 @@ struct Overload {
     goodput_per_s: f64,
     refused: Counts,
     unknown: Counts,
-    /// Bytes, by node: at the end of the closed loop, and the highest at overload.
+    /// Bytes, by node: the highest in the closed loop, and the highest at overload. Both hold memtables of the log, whose
+    /// number changes every few seconds.
     rss_before: Vec<u64>,
     rss_peak: Vec<u64>,
     budget_bytes: u64,
@@ -49,7 +50,7 @@ pub(crate) fn run(options: &OverloadOptions) -> Result<(), Failure> {
         more_than_admitted(setup.cluster.groups, setup.load.bytes, budget, group)
     });
     let (mut cluster, closed) = closed_loop(setup, waiting, options.closed_seconds)?;
-    let memory: Vec<String> = closed.rss.iter().map(|b| mib(*b as f64)).collect();
+    let memory: Vec<String> = closed.peak_rss.iter().map(|b| mib(*b as f64)).collect();
     say(&format!("closed loop: {:.0} operations/s; memory {}", closed.rate(), memory.join(", ")));
 
     let rate = closed.rate() * TIMES;
@@ -86,13 +87,16 @@ fn line(second: u64, slice: &Slice, elections: f64) -> String {
     let peak: Vec<String> = slice.peak_rss.iter().map(|b| mib(*b as f64)).collect();
     format!(
         "{second:>5} s: {:>9.0}/s, p50 {:.1} ms, p99.9 {:.1} ms, peak memory {}, refused {}, unknown {}, leader changes \
-         {elections}, drivers {:.1} cores, behind {:.1?}, full {}",
+         {elections}, led {:?}, of all nodes {} of the budgets and {} of memtables, drivers {:.1} cores, behind {:.1?}, full {}",
         slice.rate(),
         slice.quantile_ms(0.5),
         slice.quantile_ms(0.999),
         peak.join(" "),
         total(&slice.refused),
         total(&slice.unknown),
+        slice.led,
+        mib(slice.counters.budget_bytes),
+        mib(slice.counters.memtable_bytes),
         slice.driver_cores,
         slice.behind,
         slice.full,
@@ -102,11 +106,11 @@ fn line(second: u64, slice: &Slice, elections: f64) -> String {
 fn judge(closed: &Slice, slices: &[Slice], budget: u64) -> Overload {
     let time: f64 = slices.iter().map(|s| s.time.as_secs_f64()).sum();
     let goodput = slices.iter().map(|s| s.operations as f64).sum::<f64>() / time;
-    let mut peak = closed.rss.clone();
+    let mut peak = closed.peak_rss.clone();
     for slice in slices {
         peak.iter_mut().zip(&slice.peak_rss).for_each(|(peak, rss)| *peak = (*peak).max(*rss));
     }
-    let grown = peak.iter().zip(&closed.rss).map(|(peak, before)| peak - before).max().unwrap_or(0);
+    let grown = peak.iter().zip(&closed.peak_rss).map(|(peak, before)| peak - before).max().unwrap_or(0);
     let unknown = merged(slices.iter().map(|s| &s.unknown));
     let refused = merged(slices.iter().map(|s| &s.refused));
     let ratio = goodput / closed.rate();
@@ -129,7 +133,7 @@ fn judge(closed: &Slice, slices: &[Slice], budget: u64) -> Overload {
         goodput_per_s: goodput,
         refused,
         unknown,
-        rss_before: closed.rss.clone(),
+        rss_before: closed.peak_rss.clone(),
         rss_peak: peak,
         budget_bytes: budget,
         gates,

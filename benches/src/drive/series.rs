@@ -28,6 +28,8 @@ pub(crate) struct Slice {
     pub(crate) rss: Vec<u64>,
     /// At the end of it.
     pub(crate) counters: Counters,
+    /// Groups led by each node at the end of it; empty while the nodes disagree.
+    pub(crate) led: Vec<u64>,
     pub(crate) refused: Counts,
     pub(crate) unknown: Counts,
     /// CPU of the driver threads, in cores.
@@ -89,6 +91,7 @@ impl Watch {
         let before = std::mem::replace(&mut self.counters, counters);
         let time = now.duration_since(std::mem::replace(&mut self.began, now));
         let errors = errors(&seen);
+        let led = cluster.led()?.unwrap_or_default().into_values().collect();
         let [refused, unknown] = std::mem::replace(&mut self.errors, errors);
         Ok(Slice {
             time,
@@ -102,6 +105,7 @@ impl Watch {
             peak_rss,
             rss,
             counters,
+            led,
         })
     }
 }
@@ -120,6 +124,7 @@ fn grown(now: &Counts, before: &Counts) -> Counts {
 pub(crate) fn closed_loop(setup: &Setup, slots: u64, seconds: u64) -> Result<(Cluster, Slice), Failure> {
     let mut cluster = Cluster::new(&setup.cluster, setup.machine)?;
     cluster.found()?;
+    cluster.wait_even()?;
     let pace = Pace { rate: None, inflight: setup.load.inflight };
     cluster.load(&Load { options: setup.load.clone(), pace, slots: slots.max(pace.inflight) })?;
     thread::sleep(WARM_UP);

@@ -79,6 +79,11 @@ impl Db {
         self.inner.flush_opt(&wait).map_err(failed)
     }
 
+    /// Sets the database's gauges.
+    pub(super) fn set_gauges(&self) {
+        pontoon_wal::database::set_gauges("kv", &self.inner);
+    }
+
     /// Deletes everything of an owner; like every write durable only after a flush.
     pub(super) fn erase(&self, owner: Owner) -> Result<(), SmError> {
         let (from, to) = owner.range();

@@ -102,6 +102,7 @@ impl Kind for KvStore {
 
     fn durable(&self, since: &mut Durable<'_>) -> Result<(), SmError> {
         let shared = self.shared()?;
+        shared.db.set_gauges();
         shared.noted.report(since, || shared.db.flush())
     }
 
