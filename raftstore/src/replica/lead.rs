@@ -40,6 +40,8 @@ pub(super) struct Leading {
     seen: Vec<ReplicaId>,
     /// When to refresh them.
     refresh_at: Tick,
+    /// On a leader: followers that have less than this get a snapshot, no log is kept for them any more.
+    given_up: Index,
     /// What the outside's copy shows, while no change of members is under way.
     shown: Option<Shown>,
 }
@@ -69,6 +71,15 @@ impl Leading {
 
     pub(super) fn followers(&self) -> &[FollowerStatus] {
         &self.followers
+    }
+
+    /// Log up to there was dropped though a follower may have needed it.
+    pub(super) fn give_up_below(&mut self, index: Index) {
+        self.given_up = index;
+    }
+
+    pub(super) fn given_up(&self) -> Index {
+        self.given_up
     }
 }
 
@@ -105,6 +116,7 @@ impl Replica {
             self.proposals.set_give_up(Some(work.now + 2 * self.limits.election_ticks));
             self.leading.followers.clear();
             self.leading.seen.clear();
+            self.leading.given_up = Index::NONE;
         }
         if soft.role == StateRole::Leader {
             self.proposals.set_give_up(None);

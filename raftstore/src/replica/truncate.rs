@@ -1,11 +1,12 @@
 //! Truncation of the local log: behind what the machine has made durable, and what followers still need.
 //!
 //! Leaves to others: learning what is durable (durability), dropping the records (the log store).
-//! Invariant: nothing above the machine's durable position is ever dropped (law 5); followers are a courtesy that ends
-//! at `log_keep` bytes a group and at a node-wide sum, then the laggard gets a snapshot.
+//! Invariant: nothing above the machine's durable position is ever dropped (law 5); followers, dead ones too, are a courtesy
+//! that ends at `log_keep` bytes a group and at a node-wide sum, then the laggard gets a snapshot.
 
 use super::{Phase, Replica, Work};
 use crate::env::{GroupOp, Truncation};
+use crate::group_status::FollowerStatus;
 use crate::ids::{Index, LogPos};
 use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{FlowState, StateRole};
@@ -14,6 +15,9 @@ use pontoon_raft::{FlowState, StateRole};
 const NODE_KEEPS: u64 = 16;
 /// A log is left alone below this part of what may be kept.
 const WORTH: u64 = 8;
+/// Most of the log of all groups that stays though nobody here knows who needs it. Well below a memtable of the log store:
+/// what is dead when that is flushed is not written a second time.
+const NODE_TAIL: u64 = 16 << 20;
 
 impl Replica {
     /// Drops what nobody needs, if it is worth a write. `groups`: replicas on this node.
@@ -23,7 +27,7 @@ impl Replica {
         }
         let log_keep = self.limits.log_keep;
         let keep = log_keep.min(log_keep.saturating_mul(NODE_KEEPS) / groups.max(1)).max(1 << 10);
-        let Some(upto) = self.droppable(keep) else { return };
+        let Some(upto) = self.droppable(keep, NODE_TAIL / groups.max(1)) else { return };
         let (Some(term), Some(conf)) = (self.stored_term(upto), self.machine.conf_at(upto)) else { return };
         let truncation = Truncation { pos: LogPos::new(term, upto), conf_state: conf.clone() };
         self.write_lazy_commit(work);
@@ -32,8 +36,8 @@ impl Replica {
         self.raft.storage_mut().truncate(truncation);
     }
 
-    /// The last index that may go.
-    fn droppable(&self, keep: u64) -> Option<Index> {
+    /// The last index that may go, of a group's share of what may be kept and of what stays. Bytes.
+    fn droppable(&mut self, keep: u64, tail: u64) -> Option<Index> {
         let storage = self.raft.storage();
         let first = storage.truncated().pos.index;
         let bytes = storage.log_bytes();
@@ -41,28 +45,31 @@ impl Replica {
             true => self.machine.applied(),
             false => self.machine.durable.index,
         };
-        if bytes < keep / WORTH || durable <= first {
+        if bytes < tail.min(keep / WORTH) || durable <= first {
             return None;
         }
         if bytes > keep {
+            self.leading.give_up_below(durable);
             return Some(durable);
         }
         // A tail stays for followers that a later leader may find lagging.
         let entries = first.lag_to(self.machine.applied()).max(1);
-        let tail = (keep / 4).saturating_mul(entries) / bytes.max(1);
+        let tail = tail.min(keep / 4).saturating_mul(entries) / bytes.max(1);
         let tail_start = Index(self.machine.applied().0.saturating_sub(tail));
         let upto = durable.min(self.needed_by_followers()).min(tail_start);
         // A tenth of the log at least, or it is not worth a record.
         (first.lag_to(upto) > entries / 10).then_some(upto)
     }
 
-    /// What every follower heard of lately has, and the snapshot on its way.
+    /// What every follower has, and the snapshot on its way. Of a follower that this leader never heard nothing is known: for
+    /// it everything stays, until that is too much once.
     fn needed_by_followers(&self) -> Index {
         if self.raft.basic_status().role != StateRole::Leader {
             return Index(u64::MAX);
         }
         let shelf = self.raft.storage().spooled().map_or(Index(u64::MAX), |s| s.meta.index);
-        let fed = |f: &&crate::group_status::FollowerStatus| f.active && f.flow != FlowState::Snapshot;
+        let given_up = self.leading.given_up();
+        let fed = |f: &&FollowerStatus| f.flow != FlowState::Snapshot && f.matched >= given_up;
         let matched = self.leading.followers().iter().filter(fed).map(|f| f.matched).min();
         matched.unwrap_or(Index(u64::MAX)).min(shelf)
     }

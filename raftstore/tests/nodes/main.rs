@@ -312,6 +312,39 @@ fn a_laggard_is_served_from_the_log_or_by_a_snapshot() {
     assert_equal_contents(&mut c);
 }
 
+/// Log is kept for a member that is down, up to `log_keep` bytes once; then it is given up and costs no log any more.
+#[test]
+fn log_is_kept_for_a_member_that_is_down_until_it_is_too_much() {
+    const KEEP: u64 = 16 << 10;
+    let mut c =
+        Cluster::new(3, Config { log_keep: KEEP, durable_every: Duration::from_millis(500), ..Config::default() });
+    c.create(GROUP);
+    let leader = c.await_leader(GROUP);
+    let down = others(&c, leader)[0];
+    let write = |c: &mut Cluster, n: u8| {
+        let pair = (Bytes::from(vec![n]), Bytes::from(vec![b'x'; 1000]));
+        let slot = c.propose(leader, GROUP, &KvOp::Put(vec![pair])).unwrap();
+        c.ticks(3);
+        assert!(slot.take().unwrap().is_ok());
+        c.nodes[&leader].handle.status(GROUP).unwrap().log_bytes
+    };
+    c.cut_off.insert(down);
+    (0..12).for_each(|n| assert!(write(&mut c, n) < KEEP));
+    c.cut_off.clear();
+    c.ticks(60);
+    assert_eq!(c.nodes[&down].handle.status(GROUP).unwrap().generation.0, 0, "no snapshot was needed");
+    assert_equal_contents(&mut c);
+
+    c.cut_off.insert(down);
+    let kept: Vec<u64> = (0..60).map(|n| write(&mut c, n)).collect();
+    assert!(kept.iter().any(|bytes| *bytes > KEEP / 4 * 3), "kept up to the bound: {kept:?}");
+    assert!(kept[40..].iter().all(|bytes| *bytes < KEEP / 4 * 3), "and no more for it: {kept:?}");
+    c.cut_off.clear();
+    c.ticks(60);
+    assert_eq!(c.nodes[&down].handle.status(GROUP).unwrap().generation.0, 1, "a snapshot was installed");
+    assert_equal_contents(&mut c);
+}
+
 /// The bug: while its disk hangs a leader sends nothing that leads, and a snapshot that the core wanted sent was dropped with
 /// the rest. The core then waited for the end of a stream that had never begun, and the member stayed behind for good
 /// (world 562). The fix: what does not leave is reported as failed.
