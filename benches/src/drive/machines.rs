@@ -236,8 +236,9 @@ impl Driven for KvMachine {
         KvStore::default()
     }
     fn command(mint: &mut Mint, key: u64, stamp: u64, bytes: usize) -> Bytes {
-        let value = mint.payload(key, stamp, bytes);
-        KvCommand::Set { key: value.slice(..8), value: value.slice(8..), when: When::Always, get: false }.encode()
+        let payload = mint.payload(key, stamp, bytes);
+        let (key, value) = (payload.slice(..8), payload.slice(8..));
+        KvCommand::Set { key, value, when: When::Always, get: false }.encode_to(&mut mint.0)
     }
     fn digest(reader: &Self::Reader) -> Result<Digest, SmError> {
         let d = reader.digest()?;

@@ -96,39 +96,47 @@ impl KvCommand {
     /// The byte form.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.size_hint());
+        let mut out = BytesMut::new();
+        self.encode_to(&mut out)
+    }
+
+    /// The byte form, cut out of what `out` has left, or of a new piece of memory if that is too little. Who encodes many
+    /// commands with one `out` (of some KiB: what pins a part pins all of it) allocates once for many.
+    #[must_use]
+    pub fn encode_to(&self, out: &mut BytesMut) -> Bytes {
+        out.reserve(self.size_hint());
         out.put_u8(VERSION);
         match self {
             KvCommand::Set { key, value, when, get } => {
                 out.put_u8(op::SET);
                 out.put_u8(*when as u8 | u8::from(*get) << 2);
-                put(&mut out, key);
-                put(&mut out, value);
+                put(out, key);
+                put(out, value);
             }
             KvCommand::SetMany(pairs) => {
                 out.put_u8(op::SET_MANY);
                 for (key, value) in pairs {
-                    put(&mut out, key);
-                    put(&mut out, value);
+                    put(out, key);
+                    put(out, value);
                 }
             }
             KvCommand::Delete(keys) => {
                 out.put_u8(op::DELETE);
-                keys.iter().for_each(|k| put(&mut out, k));
+                keys.iter().for_each(|k| put(out, k));
             }
             KvCommand::IncrBy { key, by } => {
                 out.put_u8(op::INCR_BY);
                 out.put_i64_le(*by);
-                put(&mut out, key);
+                put(out, key);
             }
             KvCommand::Append { key, value, limit } => {
                 out.put_u8(op::APPEND);
                 out.put_u32_le(*limit);
-                put(&mut out, key);
-                put(&mut out, value);
+                put(out, key);
+                put(out, value);
             }
         }
-        out.freeze()
+        out.split().freeze()
     }
 
     fn size_hint(&self) -> usize {
@@ -182,6 +190,19 @@ impl KvCommand {
     }
 }
 
+/// Key and value of a `Set` without condition and without an answer but "done", where they lie; `None`: something else, or
+/// no command.
+pub(super) fn plain_set(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (key, data) = split_field(data.strip_prefix(&[VERSION, op::SET, 0])?)?;
+    let (value, rest) = split_field(data)?;
+    rest.is_empty().then_some((key, value))
+}
+
+fn split_field(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, data) = data.split_first_chunk()?;
+    data.split_at_checked(u32::from_le_bytes(*len) as usize)
+}
+
 fn decode_set(data: &mut Bytes) -> Result<KvCommand, BadCommand> {
     let flags = data.try_get_u8().map_err(|_| BadCommand("too short"))?;
     let when = match flags & 3 {
@@ -232,6 +253,40 @@ mod tests {
     fn what_is_encoded_is_decoded() {
         for command in samples() {
             assert_eq!(KvCommand::decode(command.encode()).unwrap(), command);
+        }
+    }
+
+    #[test]
+    fn many_are_cut_out_of_one_buffer() {
+        let mut buffer = BytesMut::with_capacity(1 << 10);
+        let all: Vec<Bytes> = samples().iter().map(|c| c.encode_to(&mut buffer)).collect();
+        assert!(all.iter().zip(samples()).all(|(wire, c)| *wire == c.encode()));
+        assert!(all.windows(2).all(|w| w[0].as_ptr_range().end == w[1].as_ptr()), "side by side");
+    }
+
+    #[test]
+    fn a_plain_set_is_read_where_it_lies_and_means_what_it_is_decoded_to() {
+        let check = |wire: &[u8]| {
+            let plain = plain_set(wire).map(|(k, v)| KvCommand::Set {
+                key: Bytes::copy_from_slice(k),
+                value: Bytes::copy_from_slice(v),
+                when: When::Always,
+                get: false,
+            });
+            let decoded = KvCommand::decode(Bytes::copy_from_slice(wire)).ok();
+            let is_plain = matches!(decoded, Some(KvCommand::Set { when: When::Always, get: false, .. }));
+            assert_eq!(plain, decoded.filter(|_| is_plain), "{wire:?}");
+            is_plain
+        };
+        let plain = samples().iter().filter(|c| check(&c.encode())).count();
+        assert_eq!(plain, 1);
+        for wire in samples().iter().map(KvCommand::encode) {
+            for at in 0..wire.len() {
+                check(&wire[..at]);
+                let mut flipped = wire.to_vec();
+                flipped[at] ^= 1;
+                check(&flipped);
+            }
         }
     }
 

@@ -67,12 +67,22 @@ impl Owner {
         self.key(DATA, key)
     }
 
+    /// `data`, written over `out`.
+    pub(super) fn data_into(self, key: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        self.write_key(DATA, key, out);
+    }
+
     fn key(self, section: u8, key: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(PREFIX + 1 + key.len());
+        self.write_key(section, key, &mut out);
+        out
+    }
+
+    fn write_key(self, section: u8, key: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.prefix());
         out.push(section);
         out.extend_from_slice(key);
-        out
     }
 }
 

@@ -4,14 +4,14 @@
 //! commit. Leaves to others: byte forms (`command`), the database (`db`), the commit (`store`).
 //! Invariant: the answer and the change depend on the command and the group's contents alone, so all replicas agree.
 
-use super::command::{KvCommand, KvResponse, When};
+use super::command::{KvCommand, KvResponse, When, plain_set};
 use super::keys::Owner;
 use super::reader::KvReader;
 use super::snapshot::{self, KvSnapshot};
 use super::store::Shared;
 use crate::state_machine::{Batch, Meta, SmError, SnapshotStream, StateMachine};
-use bytes::{Bytes, BytesMut};
-use rocksdb::WriteBatch;
+use bytes::Bytes;
+use rocksdb::{WriteBatch, WriteBatchIterator};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,21 +24,60 @@ const RESTORE_BATCH: usize = 4 << 20;
 pub struct KvStage {
     /// The one write.
     pub(super) batch: WriteBatch,
-    /// What the batch does to each key it touches.
-    overlay: HashMap<Vec<u8>, Option<Bytes>>,
+    /// What the batch does to each key it touches; made when a command of the turn first asks: most only write.
+    overlay: Option<Overlay>,
+    /// The key at hand.
+    key: Vec<u8>,
     /// What is known to be applied once the batch is written, per run.
     pub(super) positions: Vec<(Owner, Meta)>,
 }
 
-impl KvStage {
-    fn put(&mut self, key: Vec<u8>, value: Bytes) {
-        self.batch.put(&key, &value);
-        self.overlay.insert(key, Some(value));
+/// What a batch does to each key that it touches: the value it puts, or `None` where it deletes.
+#[derive(Default)]
+struct Overlay(HashMap<Vec<u8>, Option<Bytes>>);
+
+impl WriteBatchIterator for Overlay {
+    fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.0.insert(key.to_vec(), Some(Bytes::copy_from_slice(value)));
     }
 
-    fn delete(&mut self, key: Vec<u8>) {
-        self.batch.delete(&key);
-        self.overlay.insert(key, None);
+    fn delete(&mut self, key: &[u8]) {
+        self.0.insert(key.to_vec(), None);
+    }
+}
+
+impl KvStage {
+    fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.batch.put(key, value);
+        if let Some(overlay) = &mut self.overlay {
+            overlay.put(key, value);
+        }
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        self.batch.delete(key);
+        if let Some(overlay) = &mut self.overlay {
+            overlay.delete(key);
+        }
+    }
+
+    /// What the batch does to the key, if it touches it.
+    fn staged(&mut self, key: &[u8]) -> Option<&Option<Bytes>> {
+        let batch = &self.batch;
+        let overlay = self.overlay.get_or_insert_with(|| {
+            let mut overlay = Overlay::default();
+            batch.iterate(&mut overlay);
+            overlay
+        });
+        overlay.0.get(key)
+    }
+
+    /// The plain write of one key.
+    fn set(&mut self, owner: Owner, key: &[u8], value: &[u8]) {
+        let mut whole = std::mem::take(&mut self.key);
+        owner.data_into(key, &mut whole);
+        self.put(&whole, value);
+        self.key = whole;
     }
 }
 
@@ -57,15 +96,15 @@ impl KvMachine {
         KvMachine { shared, owner, retired: Arc::default() }
     }
 
-    fn value(&self, stage: &KvStage, key: &[u8]) -> Result<Option<Bytes>, SmError> {
-        match stage.overlay.get(key) {
+    fn value(&self, stage: &mut KvStage, key: &[u8]) -> Result<Option<Bytes>, SmError> {
+        match stage.staged(key) {
             Some(staged) => Ok(staged.clone()),
             None => self.shared.db.get(key),
         }
     }
 
-    fn exists(&self, stage: &KvStage, key: &[u8]) -> Result<bool, SmError> {
-        match stage.overlay.get(key) {
+    fn exists(&self, stage: &mut KvStage, key: &[u8]) -> Result<bool, SmError> {
+        match stage.staged(key) {
             Some(staged) => Ok(staged.is_some()),
             None => Ok(self.shared.db.value_len(key)?.is_some()),
         }
@@ -76,7 +115,7 @@ impl KvMachine {
             KvCommand::Set { key, value, when, get } => self.set(stage, &key, value, when, get),
             KvCommand::SetMany(pairs) => {
                 for (key, value) in pairs {
-                    stage.put(self.owner.data(&key), value);
+                    stage.set(self.owner, &key, &value);
                 }
                 Ok(KvResponse::Set(true))
             }
@@ -85,7 +124,7 @@ impl KvMachine {
                 for key in keys {
                     let key = self.owner.data(&key);
                     if self.exists(stage, &key)? {
-                        stage.delete(key);
+                        stage.delete(&key);
                         deleted += 1;
                     }
                 }
@@ -107,7 +146,7 @@ impl KvMachine {
             }
         };
         if holds {
-            stage.put(key, value);
+            stage.put(&key, &value);
         }
         Ok(if get { KvResponse::Previous(before) } else { KvResponse::Set(holds) })
     }
@@ -118,7 +157,7 @@ impl KvMachine {
             return Ok(KvResponse::NotANumber);
         };
         let Some(sum) = number.checked_add(by) else { return Ok(KvResponse::Overflow) };
-        stage.put(key, Bytes::from(sum.to_string()));
+        stage.put(&key, sum.to_string().as_bytes());
         Ok(KvResponse::Int(sum))
     }
 
@@ -129,10 +168,10 @@ impl KvMachine {
         if length > limit as usize {
             return Ok(KvResponse::TooLong);
         }
-        let mut whole = BytesMut::with_capacity(length);
+        let mut whole = Vec::with_capacity(length);
         whole.extend_from_slice(&head);
         whole.extend_from_slice(tail);
-        stage.put(key, whole.freeze());
+        stage.put(&key, &whole);
         Ok(KvResponse::Length(length as u64))
     }
 }
@@ -155,6 +194,11 @@ impl StateMachine for KvMachine {
 
     fn apply(&mut self, stage: &mut KvStage, batch: &mut Batch<'_, KvResponse>) -> Result<(), SmError> {
         for (_, command) in batch.entries() {
+            if let Some((key, value)) = plain_set(command) {
+                stage.set(self.owner, key, value);
+                batch.reply(KvResponse::Set(true));
+                continue;
+            }
             let answer = match KvCommand::decode(command.clone()) {
                 Ok(command) => self.run(stage, command)?,
                 Err(_) => KvResponse::BadCommand,
