@@ -4,9 +4,9 @@
 //! Invariant: a stage, answer or slot that comes back is of the type that went out; another one is a bug of the
 //! engine and fails that replica, never the process.
 
-use crate::completions::{Sink, Together};
 use crate::proposal::{Applied, Slot};
 use crate::state_machine::{Batch, Durable, Kind, Meta, SmError, SnapshotStream, Source, StateMachine};
+use pontoon_raftstore::bulk::Together;
 use pontoon_raftstore::env::{
     Answers, ApplyRun, DurablePositions, Machine, MachineKind, Reader, SnapshotInput, SnapshotSource, Stage,
 };
@@ -80,10 +80,11 @@ impl<S: StateMachine> Machine for ErasedMachine<S> {
         let mut together = Together::default();
         for (place, at, reply) in waiting {
             let answer = answers.as_mut().and_then(|a| a.find(|(i, _)| *i == place));
-            let to = reply.slot.as_any();
             match answer {
-                Some((_, response)) if to.is::<Sink<S::Response>>() => together.add(reply, Applied { at, response }),
-                Some((_, response)) => match to.downcast_ref::<Slot<S::Response>>() {
+                Some((_, response)) if Together::<Applied<S::Response>>::takes(&reply) => {
+                    together.add(reply, Applied { at, response });
+                }
+                Some((_, response)) => match reply.slot.as_any().downcast_ref::<Slot<S::Response>>() {
                     Some(slot) => slot.complete(at, response),
                     None => reply.fail(stopped(at)),
                 },

@@ -33,6 +33,12 @@ mutants! {
     TruncateAheadOfDurable,
     /// A hard state that changes only the commit is dropped instead of written with the next batch (law 1). In raftstore.
     DropLazyCommit,
+    /// Answers that are put into a queue together go to the tag beside their own. In raftstore.
+    NeighboursAnswer,
+    /// An answer to a command that was given up goes to whoever has its place in the queue now. In raftstore.
+    LateAnswerTaken,
+    /// A command that the door refuses in a batch hears nothing (law 6). In raftstore.
+    DoorSwallows,
 
     // Terms and elections.
     /// Messages of earlier terms are handled as if they were of the own.

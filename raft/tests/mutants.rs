@@ -4,7 +4,7 @@
 //! `cargo test --release -p pontoon-raft --features mutants --test mutants` prints who kills first;
 //! `PONTOON_TABLE=1` lets all three try and prints the table of docs/testing.md; `PONTOON_MUTANT=text` tries only the
 //! bugs whose name contains it.
-//! Three bugs live in raftstore alone and die in its worlds (`raftstore/tests/mutants.rs`).
+//! Six bugs live in raftstore alone and die in its worlds (`raftstore/tests/mutants.rs`).
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
 #![cfg(feature = "mutants")]
 
@@ -38,7 +38,14 @@ const ACTIONS: usize = 300;
 const STATES: usize = 60_000;
 
 /// These live outside of the core; they die in raftstore's worlds.
-const ELSEWHERE: [Mutant; 3] = [Mutant::TruncateAheadOfDurable, Mutant::DropLazyCommit, Mutant::ReplicaIdUsedAgain];
+const ELSEWHERE: [Mutant; 6] = [
+    Mutant::TruncateAheadOfDurable,
+    Mutant::DropLazyCommit,
+    Mutant::NeighboursAnswer,
+    Mutant::LateAnswerTaken,
+    Mutant::DoorSwallows,
+    Mutant::ReplicaIdUsedAgain,
+];
 
 /// They break no promise of safety, and progress not within a test's time: they depart from what the original does to
 /// the byte; or (`StaleSnapshotRestored`) schedules meet them too rarely. Without its transcripts nothing here may kill them.

@@ -28,6 +28,7 @@ use crate::reconfigure::Target;
 use crate::router::{GroupCell, Route, Router};
 use crate::snapshotter::Snapshotter;
 use crate::task::{Control, LifecycleMsg, LifecycleSlot, PollerMsg};
+use pontoon_raft::mutant::{self, Mutant};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,7 +167,9 @@ impl NodeHandle {
                     }
                 }
                 Err(e) => {
-                    proposal.reply.fail(e);
+                    if !mutant::is(Mutant::DoorSwallows) {
+                        proposal.reply.fail(e);
+                    }
                     if let Some(fence) = proposal.fence {
                         fence.shut();
                         doors.fenced = None; // the door is another now

@@ -58,6 +58,9 @@ each_dies! {
     one_half_commits: OneHalfCommits,
     changes_in_flight: PendingIgnored,
     replica_id_used_again: ReplicaIdUsedAgain,
+    answer_to_the_neighbour: NeighboursAnswer,
+    late_answer_taken: LateAnswerTaken,
+    door_swallows: DoorSwallows,
 }
 
 #[test]

@@ -5,13 +5,14 @@
 //! Leaves to others: what a command does (`testing::kv`). Invariant: data and meta of a replica change together.
 
 use super::power::{CrashPoint, Power};
+use crate::bulk::Together;
 use crate::env::{
     Answers, ApplyRun, DurablePositions, Machine, MachineKind, Meta, Reader, SmError, SnapshotInput, SnapshotOutput,
     SnapshotPart, SnapshotSource, Stage,
 };
 use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
 use crate::proposal::ReplyTo;
-use crate::testing::{KvOp, KvRet, KvSlot, Map};
+use crate::testing::{KvAnswer, KvOp, KvRet, KvSlot, Map};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_raft::Entry;
@@ -329,14 +330,23 @@ impl Machine for MemMachine {
 
     fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>) {
         let Ok(answers) = answers.downcast::<Vec<KvRet>>() else { return };
+        let mut together = Together::default();
         for (at, pos, reply) in waiting {
             if !self.kind.power.pass(CrashPoint::BeforeReply) {
                 return;
             }
-            if let (Some(slot), Some(ret)) = (reply.slot.as_any().downcast_ref::<KvSlot>(), answers.get(at)) {
-                slot.answer(pos, ret.clone());
+            let Some(ret) = answers.get(at).cloned() else { continue };
+            if Together::<KvAnswer>::takes(&reply) {
+                together.add(reply, (pos, ret));
+                continue;
+            }
+            if let Some(slot) = reply.slot.as_any().downcast_ref::<KvSlot>() {
+                slot.answer(pos, ret);
             }
             self.kind.power.pass(CrashPoint::AfterReply);
+        }
+        if self.kind.power.is_on() {
+            together.deliver();
         }
     }
 

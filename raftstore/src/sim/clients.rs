@@ -5,6 +5,7 @@
 //! at the door, where "never appended" is promised; then it may be tried again.
 
 use super::facts::Nodes;
+use super::queues;
 use crate::env::Instant;
 use crate::error::{ProposeError, ReadError};
 use crate::ids::{GroupId, LogPos, NodeId};
@@ -82,6 +83,8 @@ pub(super) struct Clients {
     next_value: u64,
     /// Groups that somebody must write to soon.
     unserved: BTreeSet<GroupId>,
+    /// Do they use the keys of `queues`, too?
+    pub(super) mixed: bool,
 }
 
 impl Clients {
@@ -96,6 +99,7 @@ impl Clients {
             last_ack: BTreeMap::new(),
             next_value: 0,
             unserved: BTreeSet::new(),
+            mixed: false,
         }
     }
 
@@ -308,7 +312,12 @@ impl Clients {
         let unserved: Vec<GroupId> = self.unserved.iter().copied().collect();
         if unserved.is_empty() || self.rng.chance(700) {
             let group = *self.rng.pick(&self.groups);
-            return (self.draw(group), group);
+            let op = if self.mixed && self.rng.chance(150) {
+                queues::draw_alone(&mut self.rng, group)
+            } else {
+                self.draw(group)
+            };
+            return (op, group);
         }
         let group = *self.rng.pick(&unserved);
         self.next_value += 1;

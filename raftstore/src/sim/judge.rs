@@ -13,6 +13,9 @@ const BUDGET: u64 = 30_000_000;
 impl World {
     pub(super) fn judge(&mut self) -> Verdict {
         self.clients.finish();
+        if let Err(why) = self.queues.finish(self.now, &mut self.clients.history) {
+            return Verdict::Violation(why);
+        }
         if let Err(why) = self.read_to_the_end() {
             return Verdict::Violation(why);
         }
@@ -71,6 +74,8 @@ impl World {
         self.count_effects();
         let clients = std::mem::take(&mut self.clients.counts);
         self.counts.extend(clients.into_iter().map(|(name, n)| (name.into(), n)));
+        let bulk = std::mem::take(&mut self.queues.counts);
+        self.counts.extend(bulk.into_iter().map(|(name, n)| (name.into(), n)));
         let checks = std::mem::take(&mut self.facts.checks);
         self.counts.extend(checks.into_iter().map(|(name, n)| (format!("checked: {name}").into(), n)));
         let changes = self.facts.change_counts();

@@ -103,6 +103,7 @@ impl World {
             Err(why) => self.check(Err(why)),
         }
         self.clients.on_crash(id).into_iter().for_each(|c| self.rest(c));
+        self.queues.on_crash(id, &mut self.clients.history);
         self.lose_links(id);
         let at = self.soon(if self.healed { Duration::from_millis(200) } else { down });
         self.put(at, What::Start(id));

@@ -20,6 +20,7 @@ mod members;
 mod network;
 mod node;
 mod owed;
+mod queues;
 mod script;
 mod story;
 mod swarm;

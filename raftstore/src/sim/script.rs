@@ -90,6 +90,7 @@ fn calm() -> Swarm {
         volatile: 0,
         config: Config { log_keep: 64 << 10, disk_stall: Duration::from_secs(60), ..Config::default() },
         clients: 8,
+        queues: 0,
         clients_from: Duration::MAX,
         operations: 0,
         delay: millis(1, 2),

@@ -79,6 +79,8 @@ pub struct Swarm {
     pub config: Config,
     /// Clients.
     pub clients: u64,
+    /// Clients that hand commands in in bulk. 0 in half of all worlds.
+    pub queues: u64,
     /// When they begin; not later than the healing.
     pub clients_from: Duration,
     /// Client operations to aim for.
@@ -133,6 +135,7 @@ impl Swarm {
             volatile: *rng.pick(&[0, 0, 250, 500, 1000]),
             config: config(&mut rng),
             clients,
+            queues: queues(seed),
             clients_from: Duration::ZERO,
             operations: 2_000 + rng.below(1_500),
             delay: micros(&mut rng, &[(50, 500), (100, 3_000), (1_000, 20_000), (10_000, 60_000)]),
@@ -154,6 +157,12 @@ impl Swarm {
     pub(super) fn draws(&self, fault: Fault) -> bool {
         self.faults.iter().any(|f| f.0 == fault)
     }
+}
+
+/// From a stream of its own: worlds without are those of before there was bulk.
+fn queues(seed: u64) -> u64 {
+    let mut rng = Rng::new(seed ^ 0xb_01c0);
+    if rng.chance(500) { rng.range(1..4) } else { 0 }
 }
 
 /// About two thirds of all faults; at least crashes and a cut.

@@ -11,6 +11,7 @@ use super::facts::{Facts, Nodes};
 use super::links::Links;
 use super::network::Network;
 use super::node::{DURABLE, Running, SimNode, VOLATILE};
+use super::queues::Queues;
 use super::script::Command;
 use super::story::Story;
 use super::swarm::{Fault, Swarm};
@@ -41,6 +42,8 @@ pub(super) enum What {
     Deliver(Packet, u64),
     /// A client acts.
     Client(usize),
+    /// A client hands commands in in bulk.
+    Bulk(usize),
     /// Something goes wrong.
     Fault,
     /// This goes wrong, unless it did before.
@@ -87,6 +90,7 @@ pub(super) struct World {
     /// A node runs on a disk that is not its own.
     pub(super) exchanged: Option<Exchange>,
     pub(super) clients: Clients,
+    pub(super) queues: Queues,
     pub(super) facts: Facts,
     pub(super) specs: Vec<GroupSpec>,
     /// Groups that were ordered to be destroyed.
@@ -128,6 +132,7 @@ impl World {
         let groups: Vec<GroupId> = (1..=swarm.groups).map(GroupId).collect();
         let mut world = World {
             clients: Clients::new(swarm.clients, groups.clone(), rng.fork()),
+            queues: Queues::new(swarm.queues, seed),
             network: Network::new(rng.fork()),
             links: Links::default(),
             exchanged: None,
@@ -152,6 +157,7 @@ impl World {
             due: vec![None; swarm.clients as usize],
             swarm,
         };
+        world.clients.mixed = world.swarm.queues > 0;
         groups.into_iter().for_each(|g| world.draw_group(g));
         world
     }
@@ -199,6 +205,7 @@ impl World {
             let at = self.soon(Duration::from_secs(3)).after(from + Duration::from_secs(1));
             self.call_client(client, at);
         }
+        self.begin_queues();
         let first = self.soon(self.swarm.fault_every * 2).after(Duration::from_secs(2));
         self.put(first, What::Fault);
         self.owe_faults();
@@ -211,6 +218,11 @@ impl World {
     /// When this world ends.
     fn end(&self) -> Instant {
         Instant(1).after(self.swarm.fault_phase + self.swarm.heal_phase)
+    }
+
+    /// When clients begin nothing more.
+    pub(super) fn stop(&self) -> Instant {
+        Instant(self.end().0 - QUIET.as_nanos() as u64)
     }
 
     pub(super) fn put(&mut self, at: Instant, what: What) {
@@ -266,6 +278,7 @@ impl World {
             What::Turn(node, boot, part) => self.turn(node, boot, part),
             What::Deliver(packet, boot) => self.deliver(packet, boot),
             What::Client(client) => self.client(client),
+            What::Bulk(client) => self.bulk(client),
             What::Fault => self.next_fault(),
             What::Owed(fault) => self.on_owed(fault),
             What::Start(node) => self.start(node),
@@ -389,6 +402,7 @@ impl World {
                 Outcome::Acked(..) | Outcome::Counted => self.rest(client),
             }
         }
+        self.take_bulk(id);
         let Some(up) = &self.nodes[&id].up else { return };
         if !up.power.is_on() {
             let point = up.power.cut_at();
@@ -495,7 +509,7 @@ impl World {
             return; // scripted: it had one operation
         }
         self.due[client] = None;
-        let stop = self.end().0 - QUIET.as_nanos() as u64;
+        let stop = self.stop().0;
         if self.now.0 >= stop {
             return;
         }

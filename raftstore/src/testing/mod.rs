@@ -15,4 +15,4 @@ pub mod transport_contract;
 
 pub use kv::{KvOp, KvRet, Map};
 pub use rng::{Replay, Rng, seeds};
-pub use slots::{AdminCell, Cell, KvSlot, LifecycleCell, ReadCell};
+pub use slots::{AdminCell, Cell, KvAnswer, KvSlot, LifecycleCell, ReadCell};

@@ -57,8 +57,10 @@ impl<T: std::fmt::Debug> Cell<T> {
     }
 }
 
-/// Where the twin machine's answer to a command goes.
-pub type KvSlot = Cell<Result<(LogPos, KvRet), ProposeError>>;
+/// What the twin machine answers to a command, and where its entry stands.
+pub type KvAnswer = (LogPos, KvRet);
+/// Where that goes.
+pub type KvSlot = Cell<Result<KvAnswer, ProposeError>>;
 /// Where the confirmation of a read goes.
 pub type ReadCell = Cell<Result<Index, ReadError>>;
 /// Where the result of an administrative call goes.

@@ -1,0 +1,293 @@
+//! Commands in bulk: staged many at a time, handed in by one call, answers collected many at a time, told apart by the
+//! caller's tags.
+//!
+//! For one caller with many commands under way: no allocation, no lock and no wake-up for a single command.
+//! Leaves to others: the door and the order of what is appended (`node`, pollers), clocks and waiting (the engine's
+//! `Completions`, the simulator's clients).
+//! Invariant: law 6: what was staged comes back exactly once, answered, refused or given up; an answer to what was given up
+//! meets nobody.
+
+use crate::error::{Limit, ProposeError};
+use crate::ids::GroupId;
+use crate::node::NodeHandle;
+use crate::proposal::{Fence, Proposal, ReplySlot, ReplyTo};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pontoon_raft::mutant::{self, Mutant};
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+/// What became of a command.
+pub type Outcome<A> = Result<A, ProposeError>;
+
+/// What a caller knows a command by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket<T> {
+    /// The caller's. Need not differ.
+    pub tag: u64,
+    /// When it began.
+    pub began: T,
+}
+
+/// A command that came back.
+#[derive(Debug)]
+pub struct Back<A, T> {
+    /// As staged.
+    pub ticket: Ticket<T>,
+    /// Counts the commands of this queue.
+    pub number: u64,
+    /// What became of it.
+    pub outcome: Outcome<A>,
+}
+
+/// The commands of one caller on one node. `A` is what machines answer, `T` a moment of the caller's clock.
+pub struct Bulk<A, T> {
+    /// Where answers arrive.
+    sink: Arc<Sink<A>>,
+    /// The way there of the batch that is being staged.
+    way: Arc<dyn ReplySlot>,
+    /// Not handed in.
+    staged: Vec<Proposal>,
+    /// Without an answer.
+    flight: Flight<T>,
+    /// The sink's memory, while nothing is in it.
+    spare: Vec<(u64, Outcome<A>)>,
+}
+
+impl<A: Send + 'static, T: Copy> Bulk<A, T> {
+    /// An empty queue. `pending` counts what was handed in and not answered, over all queues that share it.
+    #[must_use]
+    pub fn new(pending: &Arc<AtomicUsize>) -> Bulk<A, T> {
+        let sink = Arc::new(Sink::new(pending));
+        let way = Arc::new(Way(Arc::clone(&sink)));
+        Bulk { sink, way, staged: Vec::new(), flight: Flight::default(), spare: Vec::new() }
+    }
+
+    /// Commands that did not come back yet.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.flight.len()
+    }
+
+    /// Commands that are not handed in yet.
+    #[must_use]
+    pub fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Adds a command to the next batch. `Err`: it is none, and does not come back.
+    pub fn stage(
+        &mut self,
+        group: GroupId,
+        command: Bytes,
+        fence: Option<Fence>,
+        ticket: Ticket<T>,
+    ) -> Result<(), ProposeError> {
+        let Some(key) = self.flight.add(ticket) else {
+            fence.iter().for_each(Fence::shut);
+            return Err(ProposeError::Overloaded(Limit::NodeInflight));
+        };
+        let reply = ReplyTo { slot: Arc::clone(&self.way), tag: key };
+        self.staged.push(Proposal { group, command, fence, reply });
+        Ok(())
+    }
+
+    /// Hands in what was staged.
+    pub fn hand_in(&mut self, node: &NodeHandle) {
+        if !self.staged.is_empty() {
+            self.sink.pending.fetch_add(self.staged.len(), Ordering::Relaxed);
+            let next = Vec::with_capacity(self.staged.len());
+            node.propose_all(std::mem::replace(&mut self.staged, next));
+            self.way = Arc::new(Way(Arc::clone(&self.sink)));
+        }
+    }
+
+    /// What has an answer.
+    pub fn collect(&mut self, mut take: impl FnMut(Back<A, T>)) {
+        let mut arrived = self.sink.take(std::mem::take(&mut self.spare));
+        for (key, outcome) in arrived.drain(..) {
+            // Who was given up already gets no second answer.
+            if let Some(ticket) = self.flight.remove(key) {
+                take(Back { ticket, number: key >> PLACE_BITS, outcome });
+            }
+        }
+        self.spare = arrived;
+    }
+
+    /// Gives up those that began too long ago: whatever answer comes is dropped.
+    pub fn give_up(&mut self, is_late: impl Fn(T) -> bool) -> Vec<Ticket<T>> {
+        self.flight.remove_late(is_late)
+    }
+
+    /// Ready if `collect` has something; otherwise the context's waker is called as soon as it has.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        self.sink.poll(cx)
+    }
+}
+
+/// Where answers arrive, from any thread.
+pub struct Sink<A> {
+    arrived: Mutex<Arrived<A>>,
+    /// Handed in and not answered.
+    pending: Arc<AtomicUsize>,
+}
+
+struct Arrived<A> {
+    answers: Vec<(u64, Outcome<A>)>,
+    /// Who sleeps until there are some.
+    waker: Option<Waker>,
+}
+
+impl<A> Sink<A> {
+    fn new(pending: &Arc<AtomicUsize>) -> Sink<A> {
+        let arrived = Mutex::new(Arrived { answers: Vec::new(), waker: None });
+        Sink { arrived, pending: Arc::clone(pending) }
+    }
+
+    /// Adds answers and wakes who sleeps.
+    fn put(&self, answers: impl ExactSizeIterator<Item = (u64, Outcome<A>)>) {
+        self.pending.fetch_sub(answers.len(), Ordering::Relaxed);
+        let mut arrived = self.arrived.lock();
+        arrived.answers.extend(answers);
+        let waker = arrived.waker.take();
+        drop(arrived);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// All there is, in exchange for an empty list.
+    fn take(&self, empty: Vec<(u64, Outcome<A>)>) -> Vec<(u64, Outcome<A>)> {
+        std::mem::replace(&mut self.arrived.lock().answers, empty)
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut arrived = self.arrived.lock();
+        if !arrived.answers.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut arrived.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+/// The way to a sink for one batch of commands: each holds a count of it, and appliers that let go of those of one batch
+/// do not contend with the caller that counts up those of the next.
+struct Way<A>(Arc<Sink<A>>);
+
+impl<A: Send + 'static> ReplySlot for Way<A> {
+    fn fail(&self, tag: u64, error: ProposeError) {
+        self.0.put(std::iter::once((tag, Err(error))));
+    }
+
+    /// The sink.
+    fn as_any(&self) -> &dyn Any {
+        &*self.0
+    }
+}
+
+/// Answers to consecutive commands of one queue, put there together. For machines.
+pub struct Together<A> {
+    to: Option<Arc<dyn ReplySlot>>,
+    answers: Vec<(u64, Outcome<A>)>,
+}
+
+impl<A> Default for Together<A> {
+    fn default() -> Together<A> {
+        Together { to: None, answers: Vec::new() }
+    }
+}
+
+impl<A: Send + 'static> Together<A> {
+    /// Does this waiter belong to a queue with these answers?
+    #[must_use]
+    pub fn takes(reply: &ReplyTo) -> bool {
+        reply.slot.as_any().is::<Sink<A>>()
+    }
+
+    /// Adds an answer for a waiter that it takes.
+    pub fn add(&mut self, reply: ReplyTo, answer: A) {
+        if !self.to.as_ref().is_some_and(|to| Arc::ptr_eq(to, &reply.slot)) {
+            self.deliver();
+            self.to = Some(reply.slot);
+        }
+        self.answers.push((reply.tag, Ok(answer)));
+    }
+
+    /// Puts what was added where it belongs.
+    pub fn deliver(&mut self) {
+        if mutant::is(Mutant::NeighboursAnswer) {
+            let tags: Vec<u64> = self.answers.iter().map(|a| a.0).collect();
+            let shifted = tags.iter().cycle().skip(1);
+            self.answers.iter_mut().zip(shifted).for_each(|(answer, tag)| answer.0 = *tag);
+        }
+        if let Some(sink) = self.to.as_ref().and_then(|to| to.as_any().downcast_ref::<Sink<A>>()) {
+            sink.put(self.answers.drain(..));
+        }
+    }
+}
+
+/// Bits of a key that name the place; the others number commands, so that a late answer never meets its place's next user
+/// (it would have to be late by 2^40 commands).
+const PLACE_BITS: u32 = 24;
+
+/// A command without an answer.
+#[derive(Clone, Copy)]
+struct Place<T> {
+    /// 0: free.
+    key: u64,
+    ticket: Ticket<T>,
+}
+
+/// Commands without an answer, by key.
+struct Flight<T> {
+    places: Vec<Place<T>>,
+    free: Vec<usize>,
+    /// Commands so far.
+    number: u64,
+}
+
+impl<T> Default for Flight<T> {
+    fn default() -> Flight<T> {
+        Flight { places: Vec::new(), free: Vec::new(), number: 0 }
+    }
+}
+
+impl<T: Copy> Flight<T> {
+    fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// `None`: there are too many.
+    fn add(&mut self, ticket: Ticket<T>) -> Option<u64> {
+        let at = self.free.pop().unwrap_or(self.places.len());
+        if at >= 1 << PLACE_BITS {
+            return None;
+        }
+        self.number += 1;
+        let place = Place { key: (self.number << PLACE_BITS) | at as u64, ticket };
+        match self.places.get_mut(at) {
+            Some(free) => *free = place,
+            None => self.places.push(place),
+        }
+        Some(place.key)
+    }
+
+    fn remove(&mut self, key: u64) -> Option<Ticket<T>> {
+        let at = (key & ((1 << PLACE_BITS) - 1)) as usize;
+        let anyones = mutant::is(Mutant::LateAnswerTaken);
+        let place = self.places.get_mut(at).filter(|p| p.key == key || (anyones && p.key != 0))?;
+        place.key = 0;
+        self.free.push(at);
+        Some(place.ticket)
+    }
+
+    fn remove_late(&mut self, is_late: impl Fn(T) -> bool) -> Vec<Ticket<T>> {
+        let late = self.places.iter().filter(|p| p.key != 0 && is_late(p.ticket.began));
+        let late: Vec<u64> = late.map(|p| p.key).collect();
+        late.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+}
