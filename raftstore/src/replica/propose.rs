@@ -174,13 +174,14 @@ impl Replica {
         let term = self.raft.basic_status().term;
         let mut run = Run::with_capacity(staged.len());
         for p in staged.drain(..) {
-            if let Some(error) = out_of_line(p.fence.as_ref(), term) {
-                p.refuse(error);
-                continue;
-            }
             // The core lets any first run in, however large: one is never above the group's limit.
             if run.bytes + p.command.len() as u64 > self.limits.group_inflight_bytes {
                 self.append_run(std::mem::take(&mut run), work);
+            }
+            // Asked behind that: a refusal in it ends the line.
+            if let Some(error) = out_of_line(p.fence.as_ref(), term) {
+                p.refuse(error);
+                continue;
             }
             run.push(p.command, p.reply, p.fence);
         }

@@ -65,6 +65,30 @@ fn behind_a_refused_command_nothing_of_its_line_is_appended() {
     assert!(c.propose(leader, GROUP, &put("small", "3")).is_ok());
 }
 
+/// Bug: a command was appended although one before it in its line had been refused in the same turn. A turn's commands are
+/// appended in runs of at most the group's limit; a command was asked whether it is in line before the run in front of it was
+/// appended, and so before a refusal in that run ended the line. It is asked behind that now. (Simulated worlds 152, 192, 219.)
+#[test]
+fn a_refusal_in_the_run_before_ends_the_line() {
+    let config = Config { max_command: 1 << 10, group_inflight_bytes: 1 << 10, ..Config::default() };
+    let (mut c, leader) = led(3, config);
+    c.cut_off.extend(others(&c, leader));
+    let of = |bytes: usize| KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![b'x'; bytes]))]);
+    let waits = c.propose(leader, GROUP, &of(300)).unwrap();
+    c.settle();
+    let line = Fence::new(c.nodes[&leader].handle.status(GROUP).unwrap().term);
+    // One run; the second part of it does not fit beside what waits. The third begins the next run, and would.
+    let sizes = [300, 600, 200];
+    let slots = sizes.map(|bytes| c.propose_in(leader, GROUP, &of(bytes), Some(&line)).unwrap());
+    c.settle();
+    assert_eq!(slots[0].take(), None);
+    assert_eq!(slots[1].take(), Some(Err(ProposeError::Overloaded(Limit::GroupInflight))));
+    assert_eq!(slots[2].take(), Some(Err(ProposeError::Behind)));
+    c.cut_off.clear();
+    c.ticks(3);
+    assert!([&waits, &slots[0]].iter().all(|s| s.take().unwrap().is_ok()));
+}
+
 #[test]
 fn over_the_nodes_budget_is_overloaded() {
     let config =
