@@ -5,6 +5,7 @@
 
 mod chaos;
 mod cluster;
+mod fairness;
 mod late;
 mod overload;
 mod threaded;
