@@ -205,6 +205,9 @@ impl Clients {
 
     fn on_refusal(&mut self, group: GroupId, e: &ProposeError) {
         self.count("writes refused");
+        if matches!(e, ProposeError::Overloaded(_)) {
+            self.count("writes refused, overloaded");
+        }
         match e {
             ProposeError::NotLeader { leader: Some(hint) } => self.leaders.insert(group, hint.node),
             ProposeError::Transferring { to } => self.leaders.insert(group, *to),

@@ -37,6 +37,7 @@ impl World {
     /// After healing: everybody runs, every group serves, replicas are equal.
     fn check_end(&self) -> Result<(), String> {
         self.check_ended()?;
+        self.check_budgets()?;
         self.check_callers()?;
         for spec in self.specs.iter().filter(|s| !self.ended.contains(&s.id)) {
             let healed = Instant(1).after(self.swarm.fault_phase);
@@ -44,6 +45,18 @@ impl World {
                 return Err(format!("group {} acknowledged nothing after everything was healed", spec.id));
             }
             self.check_members(spec.id)?;
+        }
+        Ok(())
+    }
+
+    /// Clients rest: no command is charged to anybody.
+    fn check_budgets(&self) -> Result<(), String> {
+        for (node, up) in self.nodes.iter().filter_map(|(id, n)| Some((id, n.serving()?))) {
+            let parts = up.handle.router().budget().parts();
+            let held = parts.iter().filter(|p| ["at_door", "uncommitted", "applying"].contains(&p.0)).any(|p| p.1 > 0);
+            if held {
+                return Err(format!("node {node} still holds commands in its budget: {parts:?}"));
+            }
         }
         Ok(())
     }
@@ -57,6 +70,9 @@ impl World {
         }
         if begun < 2_000 || 2 * answered < begun {
             return Verdict::Vacuous(format!("{answered} of {begun} operations answered"));
+        }
+        if self.swarm.queues > 0 && self.queues.counts.get("bulk: acked").is_none_or(|n| *n == 0) {
+            return Verdict::Vacuous("no command in bulk was acknowledged".to_owned());
         }
         let missing = |name: &str| self.counts.get(name).copied().unwrap_or_default() == 0;
         let needed = [

@@ -8,10 +8,11 @@
 
 use super::facts::Nodes;
 use super::node::SimNode;
+use super::swarm::Swarm;
 use super::world::{What, World};
 use crate::bulk::{Back, Bulk, Ticket};
 use crate::env::Instant;
-use crate::error::ProposeError;
+use crate::error::{Limit, ProposeError};
 use crate::ids::{GroupId, LogPos, NodeId, Term};
 use crate::proposal::Fence;
 use crate::testing::linearizability::{Call, KvCall};
@@ -23,12 +24,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-/// Commands of one queue that may be under way.
+/// Commands of one queue that may be under way, and where a group gets few entries a second through: others wait behind them.
 const MOST: usize = 64;
+const MOST_OF_SLOW: usize = 12;
+/// A write and a message that take longer are slow.
+const SLOW: Duration = Duration::from_millis(40);
 /// At the end everything was answered for so long.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 /// A client rests as long between two batches, on average.
 const REST: Duration = Duration::from_millis(1_500);
+
+/// Some values are so large. Bytes.
+const LARGE: u64 = 900;
 
 /// A key that commands in bulk use, and others.
 fn key(group: GroupId, name: u64) -> Bytes {
@@ -93,7 +100,7 @@ struct Queue {
 struct Taken {
     acked: Vec<(GroupId, LogPos)>,
     calls: Vec<KvCall>,
-    refused: u64,
+    refused: Vec<&'static str>,
     unknown: u64,
 }
 
@@ -130,7 +137,8 @@ impl Queue {
     }
 
     fn hand_in(&mut self, node: &SimNode, now: Instant) {
-        if let Some(up) = node.serving().filter(|_| node.boots == self.boot) {
+        let up = node.serving().filter(|_| node.boots == self.boot);
+        if let Some(up) = up.filter(|_| self.bulk.staged() > 0) {
             self.handed += self.bulk.staged() as u64;
             self.handed_at = now;
             self.bulk.hand_in(&up.handle);
@@ -163,7 +171,7 @@ impl Queue {
             }
             Err(e) if e.never_appended() => {
                 self.on_refused(tag, &command, &e)?;
-                taken.refused += 1;
+                taken.refused.push(refusal(&e));
             }
             Err(_) => {
                 taken.unknown += 1;
@@ -220,6 +228,15 @@ impl Queue {
     }
 }
 
+fn refusal(error: &ProposeError) -> &'static str {
+    match error {
+        ProposeError::Overloaded(Limit::GroupInflight) => "bulk: refused, the group is full",
+        ProposeError::Overloaded(Limit::NodeInflight) => "bulk: refused, the node is full",
+        ProposeError::Fenced { .. } | ProposeError::Behind => "bulk: refused, the line has ended",
+        _ => "bulk: refused",
+    }
+}
+
 fn called(command: Command, ended: Option<(u64, KvRet)>) -> KvCall {
     Call { op: command.op, began: command.began.0, ended }
 }
@@ -231,6 +248,8 @@ pub(super) struct Queues {
     clients: Vec<BTreeMap<NodeId, Queue>>,
     /// How long each waits for an answer.
     patience: Vec<Duration>,
+    /// Commands of one queue that may be under way.
+    most: usize,
     /// Tags, lines and values so far.
     number: u64,
     /// By name.
@@ -239,11 +258,14 @@ pub(super) struct Queues {
 
 impl Queues {
     /// From a stream of their own.
-    pub(super) fn new(n: u64, seed: u64) -> Queues {
+    pub(super) fn new(swarm: &Swarm, seed: u64) -> Queues {
         let mut rng = Rng::new(seed ^ 0x9_0e5e);
+        let n = swarm.queues;
+        let is_slow = swarm.config.max_inflight <= 2 && swarm.delay.1 + swarm.write.1 >= SLOW;
+        let most = if is_slow { MOST_OF_SLOW } else { MOST };
         let patience = (0..n).map(|_| Duration::from_millis(*rng.pick(&[200, 1_000, 6_000]))).collect();
         let clients = (0..n).map(|_| BTreeMap::new()).collect();
-        Queues { rng, clients, patience, number: 0, counts: BTreeMap::new() }
+        Queues { rng, clients, patience, most, number: 0, counts: BTreeMap::new() }
     }
 
     fn count(&mut self, name: &'static str, n: usize) {
@@ -269,7 +291,7 @@ impl Queues {
         }
         let node = *self.rng.pick(&up);
         let mut queue = self.clients[at].remove(&node.id).unwrap_or_else(|| Queue::new(node.boots));
-        if queue.bulk.under_way() < MOST {
+        if queue.bulk.under_way() < self.most {
             self.stage(&mut queue, node, now);
         }
         if self.rng.chance(750) {
@@ -289,7 +311,7 @@ impl Queues {
         }
         let in_line = self.rng.chance(400);
         let one = self.rng.chance(500).then(|| *self.rng.pick(if led.is_empty() { &all } else { &led }));
-        let n = self.rng.range(2..33);
+        let n = self.rng.range(2..33).min(self.most as u64);
         self.count("bulk: batches", 1);
         for _ in 0..n {
             let anywhere = led.is_empty() || self.rng.chance(30);
@@ -308,7 +330,11 @@ impl Queues {
     }
 
     fn draw(&mut self, group: GroupId) -> KvOp {
-        let value = Bytes::from(self.number.to_string());
+        let mut value = self.number.to_string();
+        if self.rng.chance(500) {
+            value.extend(std::iter::repeat_n('.', self.rng.below(LARGE) as usize));
+        }
+        let value = Bytes::from(value);
         match self.rng.below(10) {
             0..=2 => KvOp::Add(key(group, 0), 1),
             3 | 4 => KvOp::Add(key(group, 1), 1),
@@ -333,7 +359,7 @@ impl Queues {
             let came = taken.acked.len();
             self.count("bulk: acked", came);
             self.count("bulk: acked beside others", if came > 1 { came } else { 0 });
-            self.count("bulk: refused", taken.refused as usize);
+            taken.refused.iter().for_each(|why| self.count(why, 1));
             self.count("bulk: unknown", taken.unknown as usize);
             acked.extend(taken.acked);
             history.extend(taken.calls);

@@ -128,14 +128,14 @@ impl Swarm {
         let nodes = rng.range(3..6);
         let voters = if nodes == 5 && rng.chance(600) { 5 } else { 3 };
         let clients = rng.range(16..49);
-        Swarm {
+        let swarm = Swarm {
             nodes,
             voters,
             groups: *rng.pick(&[4, 4, 5, 8, 8, 12, 16, 24, 32, 64]),
             volatile: *rng.pick(&[0, 0, 250, 500, 1000]),
             config: config(&mut rng),
             clients,
-            queues: queues(seed),
+            queues: 0,
             clients_from: Duration::ZERO,
             operations: 2_000 + rng.below(1_500),
             delay: micros(&mut rng, &[(50, 500), (100, 3_000), (1_000, 20_000), (10_000, 60_000)]),
@@ -150,19 +150,35 @@ impl Swarm {
             down: millis(&mut rng, 200, 12_000),
             fault_phase: Duration::from_secs(60),
             heal_phase: Duration::from_secs(60),
+        };
+        swarm.with_bulk(seed)
+    }
+
+    /// Commands in bulk, and in some of these worlds budgets that refuse them. From a stream of its own: worlds without are
+    /// what they were before there was bulk.
+    fn with_bulk(mut self, seed: u64) -> Swarm {
+        let mut rng = Rng::new(seed ^ 0xb_01c0);
+        if !rng.chance(500) {
+            return self;
         }
+        self.queues = rng.range(1..4);
+        if rng.chance(400) {
+            // Small, but with room for a frame of all groups' appends beside the commands: below that nodes refuse each
+            // other's frames for ever.
+            let config = &mut self.config;
+            config.max_command = 1 << 10;
+            config.max_append_bytes = config.max_append_bytes.min(1 << 10);
+            config.max_inflight = config.max_inflight.min(2);
+            config.group_inflight_bytes = *rng.pick(&[1 << 10, 4 << 10]);
+            config.node_bytes = if self.groups > 8 { 256 << 10 } else { 128 << 10 };
+        }
+        self
     }
 
     /// Does this go wrong in that world?
     pub(super) fn draws(&self, fault: Fault) -> bool {
         self.faults.iter().any(|f| f.0 == fault)
     }
-}
-
-/// From a stream of its own: worlds without are those of before there was bulk.
-fn queues(seed: u64) -> u64 {
-    let mut rng = Rng::new(seed ^ 0xb_01c0);
-    if rng.chance(500) { rng.range(1..4) } else { 0 }
 }
 
 /// About two thirds of all faults; at least crashes and a cut.

@@ -48,6 +48,20 @@ impl World {
         self.check(wrong.map_or(Ok(()), Err));
     }
 
+    /// How full the node is.
+    pub(super) fn note_load(&mut self, id: NodeId) {
+        let Some(up) = &self.nodes[&id].up else { return };
+        let budget = up.handle.router().budget();
+        let full = budget.used() > budget.limit();
+        let moments = [
+            ("moments: the node is busy", budget.is_busy()),
+            ("moments: the budget is tight", budget.is_tight()),
+            ("moments: the budget is full", budget.is_full()),
+            ("moments: above the budget", full),
+        ];
+        moments.into_iter().filter(|m| m.1).for_each(|m| self.count(m.0));
+    }
+
     pub(super) fn note_durable(&mut self, id: NodeId) {
         for batch in self.nodes[&id].media.disk.take_journal() {
             self.story.on_durable(self.now, id, &batch);

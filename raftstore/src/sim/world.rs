@@ -132,7 +132,7 @@ impl World {
         let groups: Vec<GroupId> = (1..=swarm.groups).map(GroupId).collect();
         let mut world = World {
             clients: Clients::new(swarm.clients, groups.clone(), rng.fork()),
-            queues: Queues::new(swarm.queues, seed),
+            queues: Queues::new(&swarm, seed),
             network: Network::new(rng.fork()),
             links: Links::default(),
             exchanged: None,
@@ -206,6 +206,7 @@ impl World {
             self.call_client(client, at);
         }
         self.begin_queues();
+        self.count(if self.swarm.config.inline_sync { "synced by pollers" } else { "synced by the log writer" });
         let first = self.soon(self.swarm.fault_every * 2).after(Duration::from_secs(2));
         self.put(first, What::Fault);
         self.owe_faults();
@@ -325,6 +326,9 @@ impl World {
             return self.check(Err(format!("node {id}: {name} panicked")));
         };
         self.trace.update_u64(id.0 << 32 | (part as u64) << 1 | u64::from(turn.worked));
+        if turn.worked && self.is_writer(id, part.wrapping_sub(1)) {
+            self.count("reads of the log for laggards");
+        }
         self.after(id);
         let expected = self.nodes[&id].up.as_ref().is_some_and(|up| up.expected[part]);
         if turn.worked && !expected && !self.is_writer(id, part) {
@@ -378,6 +382,7 @@ impl World {
 
     /// After anything happened on a node: checks, frames, answers, further turns.
     pub(super) fn after(&mut self, id: NodeId) {
+        self.note_load(id);
         self.note_durable(id);
         self.note_applied(id);
         for packet in self.net.take_sent() {
