@@ -17,6 +17,7 @@ use crate::env::{Env, Fetch, GroupOp, GroupWrite, Install, LogBatch, MachineKind
 use crate::error::BootError;
 use crate::guard::guarded;
 use crate::ids::{BootEpoch, Generation, GroupId, Incarnation, ReplicaId};
+use crate::log_cache::weight;
 use crate::prepared::{PreparedReplica, StoppedReplica, jitter_seed};
 use crate::task::Newborn;
 use machines::{Found, find};
@@ -26,8 +27,9 @@ use volatile::Published;
 
 /// Most bytes of log read ahead for one group's cache.
 const TAIL_BYTES: u64 = 64 << 10;
-/// Most bytes of log read ahead for all groups.
+/// Most bytes of log read ahead for all groups, and the part of the node's budget that they may take.
 const ALL_TAILS_BYTES: u64 = 32 << 20;
+const ALL_TAILS_PART: u64 = 8;
 
 /// What boot hands to the node.
 pub struct Prepared {
@@ -40,7 +42,7 @@ pub struct Prepared {
 }
 
 /// Opens all machines, decides about every group, finishes or drops installs, deletes garbage.
-pub fn prepare(env: &Env, recovered: Recovered, epoch: BootEpoch) -> Result<Prepared, BootError> {
+pub fn prepare(env: &Env, recovered: Recovered, epoch: BootEpoch, node_bytes: u64) -> Result<Prepared, BootError> {
     let published = Published::scan(&*env.files)?;
     let mut outcome = Outcome::default();
     for stored in recovered.groups {
@@ -56,7 +58,7 @@ pub fn prepare(env: &Env, recovered: Recovered, epoch: BootEpoch) -> Result<Prep
         tracing::info!(seq = %durable.seq(), "installs that a crash interrupted were finished or dropped");
     }
     let kept = outcome.collect_garbage(env, published)?;
-    let replicas = with_tails(env, outcome.running, epoch);
+    let replicas = with_tails(env, outcome.running, epoch, node_bytes / ALL_TAILS_PART);
     Ok(Prepared { replicas, stopped: outcome.stopped, kept })
 }
 
@@ -187,20 +189,23 @@ fn refusal(stored: &StoredGroup, record: Option<&ReplicaRecord>) -> BootError {
 }
 
 /// Reads what follows the applied position, one batch for all groups; what does not fit is fetched when needed.
-fn with_tails(env: &Env, running: Vec<(StoredGroup, Found)>, epoch: BootEpoch) -> Vec<PreparedReplica> {
-    let share = (ALL_TAILS_BYTES / running.len().max(1) as u64).clamp(1 << 10, TAIL_BYTES);
+/// They weigh `most` together: what is behind a commit is let go only by an append, which a node that is full refuses.
+fn with_tails(env: &Env, running: Vec<(StoredGroup, Found)>, epoch: BootEpoch, most: u64) -> Vec<PreparedReplica> {
+    let share = (ALL_TAILS_BYTES.min(most) / running.len().max(1) as u64).clamp(1 << 10, TAIL_BYTES);
     let wanted = |stored: &StoredGroup, found: &Found| {
         let low = found.record.as_ref().map_or(stored.truncated.pos.index, |r| r.applied.index).next();
         let fetch = Fetch { group: stored.group, low, high: stored.last.index.next(), max_bytes: share };
         (fetch.low < fetch.high).then_some(fetch)
     };
     let fetches: Vec<Fetch> = running.iter().filter_map(|(s, f)| wanted(s, f)).collect();
-    let mut tails = BTreeMap::new();
+    let (mut tails, mut left) = (BTreeMap::new(), most);
     for (fetch, answer) in fetches.iter().zip(env.log.read(&fetches)) {
         // Only a whole tail is one; an unreadable log is met again, and judged, by the replica.
         if let Ok(entries) = answer
             && entries.last().is_some_and(|e| e.index.next() == fetch.high)
+            && let Some(rest) = left.checked_sub(entries.iter().map(weight).sum())
         {
+            left = rest;
             tails.insert(fetch.group, entries);
         }
     }

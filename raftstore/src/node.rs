@@ -73,7 +73,7 @@ pub struct NodeInputs {
 pub fn boot(inputs: NodeInputs) -> Result<(NodeHandle, NodeParts), BootError> {
     let NodeInputs { env, config, router, inboxes, me, recovered } = inputs;
     let tombstones = recovered.tombstones.clone();
-    let prepared = prepare(&env, recovered, me.epoch)?;
+    let prepared = prepare(&env, recovered, me.epoch, config.node_bytes)?;
     let now = env.clock.now();
     let ledger = Arc::new(Ledger::default());
     let lifecycle = Inbox::new(inboxes.lifecycle);

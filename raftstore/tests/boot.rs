@@ -177,7 +177,8 @@ fn an_unknown_kind_refuses_the_node() {
     disks.found_group("kv", 3, 3);
     let (mut env, _, identity) = disks.env();
     env.kinds.remove("kv");
-    let refused = pontoon_raftstore::boot::prepare(&env, env.log.load().unwrap(), identity.epoch).err().unwrap();
+    let refused =
+        pontoon_raftstore::boot::prepare(&env, env.log.load().unwrap(), identity.epoch, 1 << 30).err().unwrap();
     assert!(matches!(refused, BootError::UnknownKind { .. }));
 }
 

@@ -90,7 +90,7 @@ impl Disks {
     /// Runs boot only.
     pub fn prepare(&mut self) -> Result<Prepared, BootError> {
         let (env, _, identity) = self.env();
-        boot::prepare(&env, env.log.load().unwrap(), identity.epoch)
+        boot::prepare(&env, env.log.load().unwrap(), identity.epoch, 1 << 30)
     }
 
     pub fn start(&mut self) -> Node {
@@ -145,7 +145,7 @@ impl Node {
         let Inboxes { pollers, appliers, writer, snapshotter, lifecycle, durability, .. } = inboxes;
         let recovered = env.log.load().unwrap();
         let tombstones = recovered.tombstones.clone();
-        let prepared = boot::prepare(&env, recovered, identity.epoch)?;
+        let prepared = boot::prepare(&env, recovered, identity.epoch, 1 << 30)?;
         let ledger = Arc::new(Ledger::default());
         let mut appliers = appliers.into_iter().map(Inbox::new);
         let applier = Applier::new(0, appliers.next().unwrap(), router.mail().clone(), &env, ledger.clone());
