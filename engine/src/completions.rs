@@ -7,6 +7,7 @@
 
 use crate::core::Core;
 use crate::group::Group;
+use crate::park::block;
 use crate::proposal::Applied;
 use crate::state_machine::StateMachine;
 use crate::timer::Alarm;
@@ -15,8 +16,7 @@ use pontoon_raftstore::bulk::{Back, Bulk, Ticket};
 use pontoon_raftstore::error::{GroupError, Lost, ProposeError};
 use pontoon_raftstore::proposal::Fence;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Commands after which a batch is handed in without being asked for.
@@ -166,22 +166,6 @@ impl<S: StateMachine> Completions<S> {
 
     /// Blocks the thread as `poll_ready` says, at most so long.
     pub fn wait(&mut self, at_most: Duration) {
-        let until = Instant::now() + at_most;
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        while self.poll_ready(&Context::from_waker(&waker)).is_pending() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            thread::park_timeout(left);
-        }
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        block(at_most, |cx| self.poll_ready(cx));
     }
 }

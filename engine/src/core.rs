@@ -8,7 +8,6 @@ use crate::erased::KindHooks;
 use crate::group::AdminAnswer;
 use crate::metrics::Meters;
 use crate::oneshot::Within;
-use crate::read::Waiting;
 use crate::timer::Timer;
 use crate::token::Token;
 use parking_lot::Mutex;
@@ -17,7 +16,7 @@ use pontoon_raftstore::error::{AdminError, GroupError, ProposeError, ReadError};
 use pontoon_raftstore::group_status::GroupStatus;
 use pontoon_raftstore::ids::{GroupId, Index, NodeId};
 use pontoon_raftstore::node::NodeHandle;
-use pontoon_raftstore::proposal::{AdminDone, Proposal, ReadRequest};
+use pontoon_raftstore::proposal::{AdminDone, Proposal, ReadRequest, ReadSlot};
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -81,7 +80,7 @@ impl Core {
         self.node.propose(proposal)
     }
 
-    pub(crate) fn read(&self, group: GroupId, slot: Arc<Waiting>) -> Result<(), ReadError> {
+    pub(crate) fn read(&self, group: GroupId, slot: Arc<dyn ReadSlot>) -> Result<(), ReadError> {
         self.node.read(ReadRequest { group, slot })
     }
 

@@ -5,6 +5,7 @@
 
 use crate::builder::{Builder, MAX_ADVERT};
 use crate::completions::Completions;
+use crate::confirmations::Confirmations;
 use crate::core::Core;
 use crate::error::{AdminError, LifecycleError};
 use crate::events::Events;
@@ -137,6 +138,12 @@ impl Engine {
     #[must_use]
     pub fn completions<S: StateMachine>(&self) -> Completions<S> {
         Completions::new(&self.core)
+    }
+
+    /// A queue for linearizable reads in bulk.
+    #[must_use]
+    pub fn confirmations(&self) -> Confirmations {
+        Confirmations::new(&self.core)
     }
 
     /// A handle on a group that has a replica here.

@@ -13,6 +13,7 @@ mod builder;
 mod clock;
 mod completions;
 pub mod config;
+mod confirmations;
 mod core;
 mod engine;
 mod erased;
@@ -25,6 +26,7 @@ mod http;
 pub mod kv;
 mod metrics;
 mod oneshot;
+mod park;
 mod proposal;
 mod read;
 mod reconfigure;
@@ -39,6 +41,7 @@ pub use admin::{AdminApi, AdminRequest, AdminResponse};
 pub use builder::Builder;
 pub use completions::{Completion, Completions};
 pub use config::Config;
+pub use confirmations::{Confirmation, Confirmations};
 pub use engine::{Engine, Peer, Shutdown, ShutdownReport};
 pub use error::{
     AdminError, BootError, GroupError, LeaderHint, LifecycleError, Limit, Lost, OpenError, ProposeError, ReadError,

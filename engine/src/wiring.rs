@@ -30,6 +30,7 @@ use pontoon_raftstore::node::{NodeHandle, NodeInputs, NodeParts, boot};
 use pontoon_raftstore::router::Router;
 use pontoon_raftstore::threads::Threads;
 use pontoon_transport::{BoxFuture, Config as NetConfig, ResolveError, StartError, TcpTransport};
+pub(crate) use pontoon_wal::database;
 use pontoon_wal::{OpenError as WalError, WalConfig, WalStore};
 use std::collections::BTreeSet;
 use std::io;

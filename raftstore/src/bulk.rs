@@ -106,7 +106,7 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
 
     /// What has an answer.
     pub fn collect(&mut self, mut take: impl FnMut(Back<A, T>)) {
-        let mut arrived = self.sink.take(std::mem::take(&mut self.spare));
+        let mut arrived = self.sink.arrived.take(std::mem::take(&mut self.spare));
         for (key, outcome) in arrived.drain(..) {
             // Who was given up already gets no second answer.
             if let Some(ticket) = self.flight.remove(key) {
@@ -123,54 +123,72 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
 
     /// Ready if `collect` has something; otherwise the context's waker is called as soon as it has.
     pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        self.sink.poll(cx)
+        self.sink.arrived.poll(cx)
     }
 }
 
-/// Where answers arrive, from any thread.
-pub struct Sink<A> {
-    arrived: Mutex<Arrived<A>>,
-    /// Handed in and not answered.
-    pending: Arc<AtomicUsize>,
+/// Where things arrive for one caller, from any thread.
+pub struct Arrivals<T> {
+    inside: Mutex<Arrived<T>>,
 }
 
-struct Arrived<A> {
-    answers: Vec<(u64, Outcome<A>)>,
+struct Arrived<T> {
+    things: Vec<T>,
     /// Who sleeps until there are some.
     waker: Option<Waker>,
 }
 
-impl<A> Sink<A> {
-    fn new(pending: &Arc<AtomicUsize>) -> Sink<A> {
-        let arrived = Mutex::new(Arrived { answers: Vec::new(), waker: None });
-        Sink { arrived, pending: Arc::clone(pending) }
+impl<T> Default for Arrivals<T> {
+    fn default() -> Arrivals<T> {
+        Arrivals { inside: Mutex::new(Arrived { things: Vec::new(), waker: None }) }
     }
+}
 
-    /// Adds answers and wakes who sleeps.
-    fn put(&self, answers: impl ExactSizeIterator<Item = (u64, Outcome<A>)>) {
-        self.pending.fetch_sub(answers.len(), Ordering::Relaxed);
-        let mut arrived = self.arrived.lock();
-        arrived.answers.extend(answers);
-        let waker = arrived.waker.take();
-        drop(arrived);
+impl<T> Arrivals<T> {
+    /// Adds some and wakes who sleeps.
+    pub fn put(&self, things: impl Iterator<Item = T>) {
+        let mut inside = self.inside.lock();
+        inside.things.extend(things);
+        let waker = inside.waker.take();
+        drop(inside);
         waker.into_iter().for_each(Waker::wake);
     }
 
     /// All there is, in exchange for an empty list.
-    fn take(&self, empty: Vec<(u64, Outcome<A>)>) -> Vec<(u64, Outcome<A>)> {
-        std::mem::replace(&mut self.arrived.lock().answers, empty)
+    #[must_use]
+    pub fn take(&self, empty: Vec<T>) -> Vec<T> {
+        std::mem::replace(&mut self.inside.lock().things, empty)
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut arrived = self.arrived.lock();
-        if !arrived.answers.is_empty() {
+    /// Ready if there is something; otherwise the context's waker is called as soon as there is.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut inside = self.inside.lock();
+        if !inside.things.is_empty() {
             return Poll::Ready(());
         }
-        match &mut arrived.waker {
+        match &mut inside.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+}
+
+/// Where answers arrive.
+struct Sink<A> {
+    arrived: Arrivals<(u64, Outcome<A>)>,
+    /// Handed in and not answered.
+    pending: Arc<AtomicUsize>,
+}
+
+impl<A> Sink<A> {
+    fn new(pending: &Arc<AtomicUsize>) -> Sink<A> {
+        Sink { arrived: Arrivals::default(), pending: Arc::clone(pending) }
+    }
+
+    fn put(&self, answers: impl ExactSizeIterator<Item = (u64, Outcome<A>)>) {
+        self.pending.fetch_sub(answers.len(), Ordering::Relaxed);
+        self.arrived.put(answers);
     }
 }
 

@@ -7,8 +7,11 @@ use crate::mail::Mail;
 use crate::task::DurabilityMsg;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Applied bytes after which the machines are asked at once.
-pub const ASK_AFTER: u64 = 32 << 20;
+/// Bytes applied to volatile machines after which they are asked at once.
+const ASK_VOLATILE: u64 = 32 << 20;
+/// Bytes applied to durable machines after which they are asked at once. They flush then: what they write to in memory stays
+/// small, which makes writing cheaper, and less log is live. Log is truncated behind it.
+const ASK_DURABLE: u64 = 16 << 20;
 /// What an entry weighs beside its payload.
 const ENTRY: u64 = 64;
 
@@ -24,10 +27,10 @@ pub struct Ledger {
 impl Ledger {
     /// Something was committed in machines; asks when that makes enough.
     pub fn on_applied(&self, is_durable: bool, entries: u64, payload: u64, mail: &Mail) {
-        let sum = if is_durable { &self.durable } else { &self.volatile };
+        let (sum, enough) = if is_durable { (&self.durable, ASK_DURABLE) } else { (&self.volatile, ASK_VOLATILE) };
         let more = entries * ENTRY + payload;
         let before = sum.fetch_add(more, Ordering::Relaxed);
-        if before < ASK_AFTER && before + more >= ASK_AFTER {
+        if before < enough && before + more >= enough {
             mail.durability(DurabilityMsg::Ask);
         }
     }
@@ -45,6 +48,6 @@ impl Ledger {
     /// Is enough unreported in volatile machines to ask before the time?
     #[must_use]
     pub fn is_volatile_heavy(&self) -> bool {
-        self.volatile.load(Ordering::Relaxed) >= ASK_AFTER
+        self.volatile.load(Ordering::Relaxed) >= ASK_VOLATILE
     }
 }

@@ -1,8 +1,7 @@
 //! The driver thread of a node: loads the groups that this node leads, closed loop (a fixed number in flight) or open
 //! loop (begun on time, latency counted from the intended time: coordinated omission does not hide a stall).
 //!
-//! Writes go through the engine's queue for commands in bulk. A read is a future whose waker puts its slot's number into a
-//! queue, so that a turn costs what has changed and not what waits.
+//! Writes and reads go through the engine's queues for many at once, so that a turn costs what has changed and not what waits.
 //! Leaves to others: what a command is (`machines`), when operations begin (`pace`), what is counted (`tally`) and what was
 //! acknowledged (`books`), the windows (the parent cuts them).
 //! Invariant: an acknowledgement is in the books, and in the ledger if there is one, before its slot is used again.
@@ -20,13 +19,11 @@ use super::options::LoadOptions;
 use books::Books;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pace::Arrivals;
-use pontoon::{Completion, Completions, Engine, ProposeError, Read};
+use pontoon::{Completion, Completions, Confirmation, Confirmations, Engine, ProposeError};
 use pontoon_raftstore::testing::Rng;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use tally::Tally;
@@ -123,24 +120,6 @@ fn ended(thread: JoinHandle<Result<Outcome, Failure>>) -> Result<Outcome, Failur
     thread.join().map_err(|_| "the driver thread panicked")?
 }
 
-/// Puts a slot's number into the queue and wakes the driver.
-struct Bell {
-    slot: usize,
-    queue: Sender<usize>,
-    driver: Waker,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-    fn wake_by_ref(self: &Arc<Self>) {
-        // The queue is gone only when the thread has ended.
-        let _ended = self.queue.send(self.slot);
-        self.driver.wake_by_ref();
-    }
-}
-
 /// Wakes the driver.
 struct Unpark(Thread);
 
@@ -153,8 +132,6 @@ impl Wake for Unpark {
     }
 }
 
-type Reading = Pin<Box<dyn Future<Output = bool> + Send>>;
-
 /// One operation at a time. Small: at overload there are millions.
 #[derive(Clone, Default)]
 struct Slot {
@@ -166,26 +143,18 @@ struct Slot {
     began: u64,
 }
 
-/// What a slot needs for reads.
-struct Reads {
-    /// Rings for it.
-    waker: Waker,
-    /// Under way.
-    reading: Option<Reading>,
-}
-
 struct Loop<M: Driven> {
     options: LoadOptions,
     shared: Arc<Shared>,
     writes: Completions<M>,
     /// What came back in this turn.
     done: Vec<Completion<M::Response>>,
-    queue: (Sender<usize>, Receiver<usize>),
+    reads: Confirmations,
+    /// Reads that came back in this turn.
+    read: Vec<Confirmation>,
     /// Of this thread.
     waker: Waker,
     slots: Vec<Slot>,
-    /// By slot; empty if nothing is read.
-    reads: Vec<Reads>,
     free: Vec<u32>,
     epoch: Instant,
     books: Books<M>,
@@ -213,9 +182,9 @@ impl<M: Driven> Loop<M> {
             arrivals: Arrivals::new(load.pace, books.groups.len() as u64, now),
             options: load.options,
             shared,
-            queue: unbounded(),
+            reads: engine.confirmations(),
+            read: Vec::new(),
             slots: Vec::new(),
-            reads: Vec::new(),
             free: Vec::new(),
             epoch: now,
             books,
@@ -234,10 +203,6 @@ impl<M: Driven> Loop<M> {
     fn add_slots(&mut self, n: usize) {
         self.slots.resize(n, Slot::default());
         self.free.extend(0..n as u32);
-        if self.options.reads > 0.0 {
-            let bell = |slot| Bell { slot, queue: self.queue.0.clone(), driver: self.waker.clone() };
-            self.reads = (0..n).map(|slot| Reads { waker: Waker::from(Arc::new(bell(slot))), reading: None }).collect();
-        }
     }
 
     fn run(mut self, asked: &Receiver<Ask>) -> Result<Outcome, Failure> {
@@ -330,11 +295,8 @@ impl<M: Driven> Loop<M> {
         let at = self.choose();
         self.slots[slot].group = at as u32;
         self.slots[slot].began = began.saturating_duration_since(self.epoch).as_nanos() as u64;
-        if !self.reads.is_empty() && self.rng.unit() < self.options.reads {
-            let group = self.books.groups[at].group.clone();
-            let reading = async move { group.read(Read::Linearizable).await.is_ok() };
-            self.reads[slot].reading = Some(Box::pin(reading));
-            self.poll_read(slot);
+        if self.options.reads > 0.0 && self.rng.unit() < self.options.reads {
+            self.reads.submit(&self.books.groups[at].group, slot as u64);
         } else {
             self.write(slot, at);
         }
@@ -363,16 +325,14 @@ impl<M: Driven> Loop<M> {
     /// Waits for answers and takes all there are.
     fn wait(&mut self) -> Result<(), Failure> {
         let until_due = self.arrivals.until_due(Instant::now()).filter(|_| self.has_room());
-        let answered =
-            self.writes.under_way() > 0 && self.writes.poll_ready(&Context::from_waker(&self.waker)).is_ready();
-        if !answered && self.queue.1.is_empty() {
+        let cx = Context::from_waker(&self.waker);
+        let written = self.writes.under_way() > 0 && self.writes.poll_ready(&cx).is_ready();
+        let read = self.reads.under_way() > 0 && self.reads.poll_ready(&cx).is_ready();
+        if !written && !read {
             std::thread::park_timeout(until_due.map_or(NAP, |d| d.min(NAP)));
         }
         self.end_writes()?;
-        for _ in 0..self.queue.1.len() {
-            let Ok(slot) = self.queue.1.try_recv() else { break };
-            self.poll_read(slot);
-        }
+        self.end_reads();
         Ok(())
     }
 
@@ -407,17 +367,22 @@ impl<M: Driven> Loop<M> {
         Ok(())
     }
 
-    fn poll_read(&mut self, at: usize) {
-        let Reads { waker, reading } = &mut self.reads[at];
-        let Some(under_way) = reading else { return };
-        let Poll::Ready(answered) = under_way.as_mut().poll(&mut Context::from_waker(waker)) else { return };
-        *reading = None;
-        self.free.push(at as u32);
-        if answered {
-            self.shared.reads.fetch_add(1, Ordering::Relaxed);
-            self.tally.took(self.epoch + Duration::from_nanos(self.slots[at].began), Instant::now());
-        } else {
-            self.tally.unread();
+    fn end_reads(&mut self) {
+        let mut read = std::mem::take(&mut self.read);
+        self.reads.collect(&mut read);
+        let now = Instant::now();
+        for Confirmation { tag, result } in read.drain(..) {
+            let at = tag as usize;
+            self.free.push(at as u32);
+            let slot = &self.slots[at];
+            // The view is part of a read, what is asked of it is the machine's.
+            if result.is_ok() && self.books.groups[slot.group as usize].group.local_reader().is_ok() {
+                self.shared.reads.fetch_add(1, Ordering::Relaxed);
+                self.tally.took(self.epoch + Duration::from_nanos(slot.began), now);
+            } else {
+                self.tally.unread();
+            }
         }
+        self.read = read;
     }
 }

@@ -152,6 +152,7 @@ mod tests {
             latencies: Vec::new(),
             peak_rss: vec![rss, 1],
             rss: vec![rss, 1],
+            led: vec![1, 1],
             counters: Counters::default(),
             refused: Counts::new(),
             unknown: Counts::from([("timeout".to_owned(), unknown)]),

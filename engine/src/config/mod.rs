@@ -130,6 +130,7 @@ impl Config {
             (!self.admin_timeout.get().is_zero(), "admin_timeout must be above 0"),
             (self.log.live_limit.get() >= 64 << 20, "log.live_limit must be at least 64MiB"),
             ((64 << 10..=4 << 30).contains(&self.log.file.get()), "log.file must be 64KiB to 4GiB"),
+            (self.raft.node_memory.get() >= 8 << 20, "raft.node_memory must be at least 8MiB, or appends do not fit"),
             (self.log.live_limit.get() > self.raft.log_keep.get(), "log.live_limit must be above raft.log_keep"),
         ];
         found.extend(rules.into_iter().filter(|r| !r.0).map(|r| r.1.to_owned()));

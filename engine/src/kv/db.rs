@@ -81,7 +81,7 @@ impl Db {
 
     /// Sets the database's gauges.
     pub(super) fn set_gauges(&self) {
-        pontoon_wal::database::set_gauges("kv", &self.inner);
+        crate::wiring::database::set_gauges("kv", &self.inner);
     }
 
     /// Deletes everything of an owner; like every write durable only after a flush.
