@@ -12,6 +12,7 @@ use pontoon_raftstore::testing::linearizability::{KvCall, KvVerdict, check_kv};
 use pontoon_raftstore::testing::{KvOp, KvRet};
 use pontoon_server::client::{Answer, ClusterClient, Value};
 use pontoon_server::harness::{Nodes, NodesConfig, digests, wait_all_led};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -44,9 +45,16 @@ pub(crate) fn token_file(dir: &Path) -> String {
 
 /// Three nodes below `dir` whose leaders stay where they are put; not started.
 pub(crate) fn unbalanced(dir: &Path, groups: u16) -> Nodes {
+    unbalanced_with(dir, groups, "", &[])
+}
+
+/// The same with further lines of the table `[engine]` and further flags.
+pub(crate) fn unbalanced_with(dir: &Path, groups: u16, engine: &str, flags: &[&str]) -> Nodes {
     let config = dir.join("pontoon.toml");
-    std::fs::write(&config, "[engine]\nbalance = false\n").unwrap();
-    three_nodes(dir, groups, &["--config", config.to_str().unwrap(), "--admin-token-file", &token_file(dir)])
+    std::fs::write(&config, format!("[engine]\nbalance = false\n{engine}")).unwrap();
+    let token = token_file(dir);
+    let own = ["--config", config.to_str().unwrap(), "--admin-token-file", &token];
+    three_nodes(dir, groups, &[&own, flags].concat())
 }
 
 /// Hands all leaders to node 1 and waits until every node sees them there.
@@ -63,8 +71,13 @@ pub(crate) async fn lead_at_1(nodes: &Nodes) {
 
 /// Asks node 1 to hand the leaders of all groups over. Did all arrive?
 pub(crate) fn transfer_all(nodes: &Nodes, to: u64) -> bool {
+    transfer(nodes, "all", to)
+}
+
+/// The same of the groups that are named.
+pub(crate) fn transfer(nodes: &Nodes, which: &str, to: u64) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
-    command.args(["group", "transfer", "all", "--to", &to.to_string(), "--admin", &nodes.node(1).admin]);
+    command.args(["group", "transfer", which, "--to", &to.to_string(), "--admin", &nodes.node(1).admin]);
     command.env("PONTOON_ADMIN_TOKEN", TOKEN).output().unwrap().status.success()
 }
 
@@ -73,6 +86,35 @@ pub(crate) fn groups_at(admin: &str) -> Vec<serde_json::Value> {
     let page = Command::new("curl").args(["-s", &format!("http://{admin}/groups?limit=1000")]).output().unwrap();
     let page: serde_json::Value = serde_json::from_slice(&page.stdout).unwrap();
     page["groups"].as_array().unwrap().clone()
+}
+
+/// A group as one node sees it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) leader: u64,
+    pub(crate) term: u64,
+    pub(crate) applied: u64,
+}
+
+/// All groups that this node knows a leader of.
+pub(crate) fn seen_at(admin: &str) -> BTreeMap<u64, Group> {
+    let number = |row: &serde_json::Value, name: &str| row[name].as_u64();
+    let row = |row: &serde_json::Value| {
+        let (leader, term, applied) = (number(row, "leader")?, number(row, "term")?, number(row, "applied")?);
+        Some((number(row, "group")?, Group { leader, term, applied }))
+    };
+    groups_at(admin).iter().filter_map(row).collect()
+}
+
+/// Groups, their leaders and terms.
+pub(crate) fn terms(groups: &BTreeMap<u64, Group>) -> Vec<(u64, u64, u64)> {
+    groups.iter().map(|(group, seen)| (*group, seen.leader, seen.term)).collect()
+}
+
+/// A signal to a node's process: `-STOP`, `-CONT`.
+pub(crate) fn signal(name: &str, nodes: &Nodes, id: u64) {
+    let pid = nodes.node(id).pid().unwrap().to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
 }
 
 /// How many rounds a test runs: few in the gate, `PONTOON_ROUNDS` for the record.
@@ -92,8 +134,20 @@ pub(crate) async fn all_led(nodes: &Nodes) {
     }
 }
 
-/// Clients under way; each has one command in flight.
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) clients: u64,
+    pub(crate) keys: u64,
+    /// Commands that a client sends before it waits for their answers, in a pipeline to each node.
+    pub(crate) at_once: usize,
+    /// Length of a value; 0: what tells it from others and no more.
+    pub(crate) value: usize,
+}
+
+/// Clients under way; each has one command in flight, or the load's `at_once`.
 pub(crate) struct Clients {
+    value: usize,
     stop: Arc<AtomicBool>,
     /// Writes, not reads.
     pub(crate) acknowledged: Arc<AtomicU64>,
@@ -115,7 +169,13 @@ pub(crate) struct Seen {
 impl Clients {
     /// `round` names the keys: histories of different rounds share none.
     pub(crate) fn start(addrs: Vec<String>, clients: u64, keys: u64, round: &str, seed: u64) -> Clients {
+        Clients::load(addrs, Load { clients, keys, at_once: 1, value: 0 }, round, seed)
+    }
+
+    /// The same with pipelines or large values.
+    pub(crate) fn load(addrs: Vec<String>, load: Load, round: &str, seed: u64) -> Clients {
         let mut c = Clients {
+            value: load.value,
             stop: Arc::default(),
             acknowledged: Arc::default(),
             refused: Arc::default(),
@@ -123,11 +183,11 @@ impl Clients {
             began: Instant::now(),
             addrs,
         };
-        for id in 0..clients {
+        for id in 0..load.clients {
             let client = Client {
                 id,
                 rng: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id,
-                keys,
+                load,
                 round: round.to_owned(),
                 began: c.began,
                 stop: Arc::clone(&c.stop),
@@ -172,7 +232,7 @@ impl Clients {
             let began = micros(self.began);
             let answer = client.call_retrying(&key, &[b"GET", &key], 500).await;
             let Answer::Done(value) = answer else { panic!("{key:?} cannot be read back: {answer:?}") };
-            let ended = Some((micros(self.began), to_ret(&KvOp::Get(vec![key.clone()]), value)));
+            let ended = Some((micros(self.began), to_ret(&KvOp::Get(vec![key.clone()]), value, self.value)));
             seen.history.push(KvCall { op: KvOp::Get(vec![key]), began, ended });
         }
         seen
@@ -210,7 +270,7 @@ pub(crate) async fn equal_contents_at(addrs: &[String], groups: u16) {
 struct Client {
     id: u64,
     rng: u64,
-    keys: u64,
+    load: Load,
     round: String,
     began: Instant,
     stop: Arc<AtomicBool>,
@@ -224,36 +284,49 @@ impl Client {
         let mut history = Vec::new();
         let mut number = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            number += 1;
-            let (op, args) = self.draw(number);
-            let args: Vec<&[u8]> = args.iter().map(|a| a.as_ref()).collect();
-            let began = micros(self.began);
-            match connection.call(args[1], &args).await {
-                Answer::Done(value) => {
-                    let ret = to_ret(&op, value);
-                    self.acknowledged.fetch_add(u64::from(!op.is_read()), Ordering::Relaxed);
-                    history.push(KvCall { op, began, ended: Some((micros(self.began), ret)) });
-                }
-                // Pauses of a client that has no node to talk to; nothing waits for them.
-                Answer::Unknown(_) => {
-                    history.push(KvCall { op, began, ended: None });
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                Answer::Refused(why) => {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                    if !why.starts_with("MOVED") {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                }
+            let drawn: Vec<(KvOp, Vec<Bytes>)> = (0..self.load.at_once)
+                .map(|_| {
+                    number += 1;
+                    self.draw(number)
+                })
+                .collect();
+            let args = drawn.iter().map(|(_, args)| (&*args[1], args.iter().map(|a| &**a).collect()));
+            let commands: Vec<(&[u8], Vec<&[u8]>)> = args.collect();
+            let (began, mut pause) = (micros(self.began), 0);
+            let heard =
+                |at: usize, answer| pause = pause.max(self.heard(drawn[at].0.clone(), began, answer, &mut history));
+            connection.call_many(&commands, heard).await;
+            if pause > 0 {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         }
         history
     }
 
+    /// Writes an answer down. Milliseconds of pause: for a client that has no node to talk to; nothing waits for them.
+    fn heard(&self, op: KvOp, began: u64, answer: Answer, history: &mut Vec<KvCall>) -> u64 {
+        match answer {
+            Answer::Done(value) => {
+                let ret = to_ret(&op, value, self.load.value);
+                self.acknowledged.fetch_add(u64::from(!op.is_read()), Ordering::Relaxed);
+                history.push(KvCall { op, began, ended: Some((micros(self.began), ret)) });
+                0
+            }
+            Answer::Unknown(_) => {
+                history.push(KvCall { op, began, ended: None });
+                10
+            }
+            Answer::Refused(why) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                if why.starts_with("MOVED") { 0 } else { 5 }
+            }
+        }
+    }
+
     /// Three writes to one read; counters and values on keys of their own.
     fn draw(&mut self, number: u64) -> (KvOp, Vec<Bytes>) {
         self.rng = self.rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let (key, dice) = ((self.rng >> 33) % self.keys, (self.rng >> 20) % 4);
+        let (key, dice) = ((self.rng >> 33) % self.load.keys, (self.rng >> 20) % 4);
         let name = key_name(&self.round, key);
         let b = |s: &'static str| Bytes::from_static(s.as_bytes());
         match (dice, key % 4) {
@@ -261,7 +334,8 @@ impl Client {
             (_, 0) => (KvOp::Add(name.clone(), 1), vec![b("INCR"), name]),
             _ => {
                 let value = Bytes::from(format!("{}-{number}", self.id));
-                (KvOp::Put(vec![(name.clone(), value.clone())]), vec![b("SET"), name, value])
+                let long = padded(&value, self.load.value);
+                (KvOp::Put(vec![(name.clone(), value)]), vec![b("SET"), name, long])
             }
         }
     }
@@ -275,9 +349,23 @@ fn micros(since: Instant) -> u64 {
     since.elapsed().as_micros() as u64
 }
 
-fn to_ret(op: &KvOp, value: Value) -> KvRet {
+/// A value of this length. Histories keep what it begins with.
+fn padded(value: &Bytes, len: usize) -> Bytes {
+    let mut long = value.to_vec();
+    long.resize(len.max(value.len()), b'.');
+    long.into()
+}
+
+/// What a value began with (a counter: itself), if it is still whole; else what nobody wrote.
+fn unpadded(long: Bytes, len: usize) -> Bytes {
+    let value = Bytes::copy_from_slice(long.split(|b| *b == b'.').next().unwrap_or_default());
+    let whole = if value.contains(&b'-') { padded(&value, len) } else { value.clone() };
+    if whole == long { value } else { Bytes::from_static(b"broken") }
+}
+
+fn to_ret(op: &KvOp, value: Value, len: usize) -> KvRet {
     match (op, value) {
-        (KvOp::Get(_), Value::Bulk(v)) => KvRet::Values(vec![Some(v)]),
+        (KvOp::Get(_), Value::Bulk(v)) => KvRet::Values(vec![Some(unpadded(v, len))]),
         (KvOp::Get(_), Value::Nil) => KvRet::Values(vec![None]),
         (KvOp::Put(_), Value::Simple(ok)) if ok == "OK" => KvRet::Done,
         (KvOp::Add(..), Value::Int(n)) => KvRet::Number(n),
