@@ -1,5 +1,5 @@
 //! Real processes: SIGKILL of one, of a majority, of all, under load; nothing acknowledged is lost, histories stay
-//! linearizable, replicas end equal. SIGSTOP of a follower: when it runs again it disrupts no leader.
+//! linearizable, replicas end equal; clients send one command at a time, or pipelines. SIGSTOP of a follower: when it runs again it disrupts no leader.
 //!
 //! The gate runs one round of each; `PONTOON_ROUNDS=20 cargo test -p pontoon-server --release --test kills -- --nocapture`
 //! is the record.
@@ -9,20 +9,22 @@ mod support;
 
 use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::harness::Nodes;
-use serde_json::Value;
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Clients, all_led, equal_contents, groups_at, lead_at_1, rounds, three_nodes, unbalanced, until_true};
+use support::{Clients, Group, Load, all_led, equal_contents, lead_at_1, rounds, three_nodes, unbalanced, until_true};
+use support::{seen_at, signal, terms};
 
 const CLIENTS: u64 = 16;
 const KEYS: u64 = 800;
 const WRITES: u64 = 20_000;
+/// Commands of a client's pipelines.
+const AT_ONCE: usize = 16;
 /// The longest that a follower waits for a word from its leader: twice `election_ticks`.
 const ELECTION: Duration = Duration::from_secs(2);
 
-async fn round(nodes: &mut Nodes, name: &str, victims: &[u64], seed: u64) {
-    let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, name, seed);
+async fn round(nodes: &mut Nodes, name: &str, at_once: usize, victims: &[u64], seed: u64) {
+    let load = Load { clients: CLIENTS, keys: KEYS, at_once, value: 0 };
+    let clients = Clients::load(nodes.redis(), load, name, seed);
     clients.acknowledge(WRITES / 2).await;
     if victims.len() == nodes.nodes.len() {
         nodes.kill_all().unwrap();
@@ -47,38 +49,26 @@ async fn nothing_acknowledged_is_lost_when_processes_are_killed() {
     for n in 0..rounds(1) {
         let first = n % 3 + 1;
         let second = first % 3 + 1;
-        round(&mut nodes, &format!("one-{n}"), &[first], n).await;
-        round(&mut nodes, &format!("majority-{n}"), &[first, second], n).await;
-        round(&mut nodes, &format!("all-{n}"), &[1, 2, 3], n).await;
+        round(&mut nodes, &format!("one-{n}"), 1, &[first], n).await;
+        round(&mut nodes, &format!("majority-{n}"), 1, &[first, second], n).await;
+        round(&mut nodes, &format!("all-{n}"), 1, &[1, 2, 3], n).await;
     }
     equal_contents(&nodes).await;
 }
 
-/// A group as one node sees it.
-#[derive(Debug)]
-struct Seen {
-    leader: u64,
-    term: u64,
-    applied: u64,
-}
-
-/// All groups that this node knows a leader of.
-fn seen_at(admin: &str) -> BTreeMap<u64, Seen> {
-    let number = |row: &Value, name: &str| row[name].as_u64();
-    let row = |row: &Value| {
-        let (leader, term, applied) = (number(row, "leader")?, number(row, "term")?, number(row, "applied")?);
-        Some((number(row, "group")?, Seen { leader, term, applied }))
-    };
-    groups_at(admin).iter().filter_map(row).collect()
-}
-
-fn terms(groups: &BTreeMap<u64, Seen>) -> Vec<(u64, u64, u64)> {
-    groups.iter().map(|(group, seen)| (*group, seen.leader, seen.term)).collect()
-}
-
-fn signal(name: &str, nodes: &Nodes, id: u64) {
-    let pid = nodes.node(id).pid().unwrap().to_string();
-    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+/// What each node does then comes in bulk: proposals, batches of the log writer, answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_in_pipelines_is_lost_when_processes_are_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = three_nodes(dir.path(), 12, &[]);
+    nodes.start_all().unwrap();
+    all_led(&nodes).await;
+    for n in 0..rounds(1) {
+        let victim = n % 3 + 1;
+        round(&mut nodes, &format!("one-in-bulk-{n}"), AT_ONCE, &[victim], n).await;
+        round(&mut nodes, &format!("all-in-bulk-{n}"), AT_ONCE, &[1, 2, 3], n).await;
+    }
+    equal_contents(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +94,7 @@ async fn a_follower_that_was_stopped_disrupts_no_leader() {
     signal("-CONT", &nodes, 3);
     // Its first turn finds every deadline passed. Had that raised its term, it could not follow the leaders of `before`.
     let caught_up =
-        |seen: &BTreeMap<u64, Seen>| before.iter().all(|(g, b)| seen.get(g).is_some_and(|s| s.applied >= b.applied));
+        |seen: &BTreeMap<u64, Group>| before.iter().all(|(g, b)| seen.get(g).is_some_and(|s| s.applied >= b.applied));
     until_true("node 3 catches up", || caught_up(&seen_at(&admin(3)))).await;
     for id in [1, 2, 3] {
         assert_eq!(terms(&seen_at(&admin(id))), terms(&before), "groups, leaders, terms as node {id} sees them");

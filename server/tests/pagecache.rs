@@ -1,8 +1,9 @@
 //! Real processes that lose their page cache: SIGKILL of all under load, then a seeded part of what no completed sync
 //! covers is undone in every node's directory (`pagecache/shim.c`, `pagecache/undo.rs`), then restart and judgement.
 //!
-//! The gate runs two rounds. `PONTOON_ROUNDS=20 cargo test -p pontoon-server --release --test pagecache -- --nocapture` is
-//! the record; `PONTOON_SEED=n` replays one round (load and roll-back; not the interleaving of the processes).
+//! The gate runs two rounds with small files, and one with pipelines and the settings as they are by default.
+//! `PONTOON_ROUNDS=20 cargo test -p pontoon-server --release --test pagecache -- --nocapture` is the record;
+//! `PONTOON_SEED=n` replays one round (load and roll-back; not the interleaving of the processes).
 //! Invariant: a round's own journals are gone when it ends.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -17,7 +18,7 @@ use pontoon_server::harness::{Nodes, wait_all_led};
 use shim::Shim;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{Clients, PATIENCE, all_led, equal_contents, rounds, three_nodes, until_true};
+use support::{Clients, Load, PATIENCE, all_led, equal_contents, rounds, three_nodes, until_true};
 use undo::{Cut, Report};
 
 const CLIENTS: u64 = 16;
@@ -25,6 +26,8 @@ const KEYS: u64 = 400;
 /// Small files, so that each node's log store recycles some in every round; flushes and little log kept, so that the log
 /// is truncated and what was truncated must be in the contents.
 const FLAGS: [&str; 6] = ["--log-file", "64KiB", "--log-keep", "32KiB", "--flush-every", "1s"];
+/// Commands of a client's pipelines.
+const AT_ONCE: usize = 16;
 /// Seeds within which the run without syncs must have lost something.
 const LIES: u64 = 6;
 
@@ -79,27 +82,39 @@ fn disk_bytes(file: &Path) -> u64 {
     std::fs::metadata(file).unwrap().blocks() * 512
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_without_the_page_cache() {
+/// What the power cuts of a test undid.
+#[derive(Debug, Default)]
+struct Sum {
+    writes: u64,
+    names: u64,
+    /// Files of the log that came into use again, by node.
+    recycled: [u64; 3],
+}
+
+/// A power cut under load for each seed, restart, judgement. `flushed`: only once every node has flushed contents.
+async fn power_cuts(flags: &[&str], at_once: usize, flushed: bool, seeds: &[u64]) -> Sum {
     let dir = tempfile::tempdir().unwrap();
     let shim = Shim::build(dir.path());
-    let mut nodes = three_nodes(dir.path(), 12, &FLAGS);
-    let mut recycled = [0; 3];
-    let mut undone = [0; 2];
-    let seeds = seeds();
+    let mut nodes = three_nodes(dir.path(), 12, flags);
+    let mut sum = Sum::default();
     start_all(&mut nodes, &shim, "begin", None);
     let mut last = "begin".to_owned();
-    for seed in &seeds {
+    for seed in seeds {
         all_led(&nodes).await;
-        let round = format!("seed-{seed}");
-        let clients = Clients::start(nodes.redis(), CLIENTS, KEYS, &round, *seed);
-        clients.acknowledge(writes()).await;
-        contents_are_flushed(&nodes).await;
+        let round = format!("seed-{seed}-{at_once}");
+        let load = Load { clients: CLIENTS, keys: KEYS, at_once, value: 0 };
+        let clients = Clients::load(nodes.redis(), load, &round, *seed);
+        // Pipelines take no longer for four times as much.
+        clients.acknowledge(writes() * at_once.min(4) as u64).await;
+        if flushed {
+            contents_are_flushed(&nodes).await;
+        }
         nodes.kill_all().unwrap();
         println!("{round}: replay with PONTOON_SEED={seed}");
-        for (report, sum) in cut_power(&nodes, &shim, &last, Cut::Seeded(*seed)).iter().zip(&mut recycled) {
-            *sum += report.recycled;
-            undone = [undone[0] + report.writes, undone[1] + report.names];
+        for (report, recycled) in cut_power(&nodes, &shim, &last, Cut::Seeded(*seed)).iter().zip(&mut sum.recycled) {
+            *recycled += report.recycled;
+            sum.writes += report.writes;
+            sum.names += report.names;
             assert!(report.syncs > 0 && report.lies == 0, "the shim saw no sync: {report:?}");
         }
         start_all(&mut nodes, &shim, &round, None);
@@ -110,9 +125,23 @@ async fn nothing_acknowledged_is_lost_without_the_page_cache() {
         last = round;
     }
     equal_contents(&nodes).await;
-    println!("{} rounds: undone {undone:?} (writes, names), recycled per node {recycled:?}", seeds.len());
-    assert!(recycled.iter().all(|n| *n > 0), "each node must recycle a file of its log: {recycled:?}");
-    assert!(undone[0] > 0, "nothing was undone");
+    println!("{} rounds: {sum:?}", seeds.len());
+    assert!(sum.writes > 0, "nothing was undone");
+    sum
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_without_the_page_cache() {
+    let sum = power_cuts(&FLAGS, 1, true, &seeds()).await;
+    assert!(sum.recycled.iter().all(|n| *n > 0), "each node must recycle a file of its log: {sum:?}");
+}
+
+/// Log files and flushes as they are by default, so that most of what is acknowledged is in the log alone; what each node
+/// does comes in bulk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_in_pipelines_is_lost_without_the_page_cache() {
+    let half = seeds().len().div_ceil(2);
+    power_cuts(&[], AT_ONCE, false, &seeds()[..half]).await;
 }
 
 /// The same with the sync call patched out. A node may come up or refuse; `None`: nobody noticed, nothing was lost.
