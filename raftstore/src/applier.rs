@@ -21,7 +21,7 @@ use crate::task::{
 use crate::turn::{Active, Turn};
 use cell::{Cell, State};
 use run::{Job, Jobs};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub struct Applier {
     ledger: Arc<Ledger>,
     /// Machines by group. Invariant: at most one replica per group.
     cells: BTreeMap<GroupId, Cell>,
-    /// Volatile groups whose `Keep` snapshot was asked for; taken as the snapshotter catches up.
+    /// Volatile groups whose `Keep` snapshot was asked for; taken as the snapshotter catches up. Invariant: each once.
     to_keep: VecDeque<GroupId>,
     /// `Stop` was taken.
     stopped: bool,
@@ -228,8 +228,10 @@ impl Applier {
 
     fn note_dirty(&mut self) {
         let is_dirty = |cell: &Cell| cell.unreported && self.kinds.get(&cell.kind).is_some_and(|k| !k.is_durable());
-        // Replaced, not extended: a group is in it once.
-        self.to_keep = self.cells.iter().filter(|(_, cell)| is_dirty(cell)).map(|(group, _)| *group).collect();
+        // Who waits keeps his place: with many groups the next call comes before all of the last one's had their turn.
+        let waiting: BTreeSet<GroupId> = self.to_keep.iter().copied().collect();
+        let dirty = self.cells.iter().filter(|(group, cell)| !waiting.contains(group) && is_dirty(cell));
+        self.to_keep.extend(dirty.map(|(group, _)| *group));
     }
 
     /// Some of the `Keep` snapshots asked for, while the snapshotter keeps up.
