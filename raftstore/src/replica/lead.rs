@@ -69,10 +69,6 @@ impl Leading {
         active.min().unwrap_or(Index(u64::MAX))
     }
 
-    pub(super) fn followers(&self) -> &[FollowerStatus] {
-        &self.followers
-    }
-
     /// Log up to there was dropped though a follower may have needed it.
     pub(super) fn give_up_below(&mut self, index: Index) {
         self.given_up = index;
@@ -226,7 +222,7 @@ impl Replica {
         });
     }
 
-    fn look_at_followers(&self) -> Vec<FollowerStatus> {
+    pub(super) fn look_at_followers(&self) -> Vec<FollowerStatus> {
         let look = |(replica, p): (ReplicaId, pontoon_raft::ProgressStatus)| FollowerStatus {
             replica,
             node: self.machine.record.node_of(replica),

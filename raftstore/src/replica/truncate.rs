@@ -69,8 +69,9 @@ impl Replica {
         }
         let shelf = self.raft.storage().spooled().map_or(Index(u64::MAX), |s| s.meta.index);
         let given_up = self.leading.given_up();
-        let fed = |f: &&FollowerStatus| f.flow != FlowState::Snapshot && f.matched >= given_up;
-        let matched = self.leading.followers().iter().filter(fed).map(|f| f.matched).min();
+        // Looked at afresh: what the status shows may be several memtables old.
+        let fed = |f: &FollowerStatus| f.flow != FlowState::Snapshot && f.matched >= given_up;
+        let matched = self.look_at_followers().into_iter().filter(fed).map(|f| f.matched).min();
         matched.unwrap_or(Index(u64::MAX)).min(shelf)
     }
 }
