@@ -91,7 +91,14 @@ pub fn boot(inputs: NodeInputs) -> Result<(NodeHandle, NodeParts), BootError> {
         pollers: pollers(&env, &config, &router, inboxes.pollers, me, &inline, now),
         log_writer: LogWriter::new(log, Inbox::new(inboxes.writer), router.clone()),
         log_reader: LogReader::new(env.log.clone(), Inbox::new(inboxes.log_reader), router.clone()),
-        snapshotter: Snapshotter::new(Inbox::new(inboxes.snapshotter), router.clone(), &env, &config, kept),
+        snapshotter: Snapshotter::new(
+            Inbox::new(inboxes.snapshotter),
+            router.clone(),
+            &env,
+            &config,
+            kept,
+            ledger.clone(),
+        ),
         lifecycle,
         durability: Durability::new(Inbox::new(inboxes.durability), router.clone(), &env, &config, ledger, now),
     };

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::env::{Env, Instant, PeerIdentity, SnapshotFiles, SpoolReader};
 use crate::ids::SpoolId;
 use crate::inbox::Inbox;
+use crate::ledger::Ledger;
 use crate::router::Router;
 use crate::task::SnapshotTask;
 use crate::turn::{Active, Turn};
@@ -111,12 +112,13 @@ impl Snapshotter {
         env: &Env,
         config: &Config,
         kept: KeptFiles,
+        ledger: Arc<Ledger>,
     ) -> Snapshotter {
         Snapshotter {
             inbox,
             router,
             spools: Spools { files: env.files.clone(), next: kept.next_spool, held: BTreeMap::new() },
-            builds: Builds::new(kept),
+            builds: Builds::new(kept, ledger),
             sends: Sends::new(env.transport.clone(), config.snapshot_rate),
             receptions: Receptions::new(env.transport.clone()),
             stopped: false,

@@ -38,9 +38,16 @@ pub(super) struct Snapshots {
     waiters: Vec<Arc<dyn AdminSlot>>,
     /// Who asked where the kind keeps its contents by itself, and what is to be durable in it then.
     flushing: Vec<(Index, Arc<dyn AdminSlot>)>,
+    /// Size of the newest that was built to be kept. Bytes.
+    kept: Option<u64>,
 }
 
 impl Snapshots {
+    /// Size of the newest snapshot of a volatile machine; without bound if none is known. Bytes.
+    pub(super) fn kept_size(&self) -> u64 {
+        self.kept.unwrap_or(u64::MAX)
+    }
+
     pub(super) fn fail_waiters(&mut self, why: &AdminError) {
         let all = self.waiters.drain(..).chain(self.flushing.drain(..).map(|f| f.1));
         all.for_each(|w| w.done(Err(why.clone())));
@@ -92,6 +99,7 @@ impl Replica {
         match event {
             SnapshotEvent::Built { purpose: SnapshotPurpose::Send, result, .. } => self.on_built(result, work),
             SnapshotEvent::Built { result, .. } => {
+                self.snapshots.kept = result.as_ref().ok().map(|s| s.size).or(self.snapshots.kept);
                 let result = result.map(|s| AdminDone::Snapshot(s.meta.pos())).map_err(AdminError::Refused);
                 self.snapshots.waiters.drain(..).for_each(|w| w.done(result.clone()));
             }

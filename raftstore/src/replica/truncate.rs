@@ -18,6 +18,8 @@ const WORTH: u64 = 8;
 /// Most of the log of all groups that stays though nobody here knows who needs it. Well below a memtable of the log store:
 /// what is dead when that is flushed is not written a second time.
 const NODE_TAIL: u64 = 16 << 20;
+/// Behind this many bytes of log a small snapshot is what a follower gets.
+const LEAST_TAIL: u64 = 1 << 20;
 
 impl Replica {
     /// Drops what nobody needs, if it is worth a write. `groups`: replicas on this node.
@@ -52,9 +54,11 @@ impl Replica {
             self.leading.give_up_below(durable);
             return Some(durable);
         }
-        // A tail stays for followers that a later leader may find lagging.
+        // A tail stays for followers that a later leader may find lagging. None that is much longer than the snapshot that they
+        // would get without it: what is not cut when its memtable is full is written a second time.
+        let tail = tail.min(keep / 4).min(self.snapshots.kept_size().max(LEAST_TAIL.min(keep / 16)));
         let entries = first.lag_to(self.machine.applied()).max(1);
-        let tail = tail.min(keep / 4).saturating_mul(entries) / bytes.max(1);
+        let tail = tail.saturating_mul(entries) / bytes.max(1);
         let tail_start = Index(self.machine.applied().0.saturating_sub(tail));
         let upto = durable.min(self.needed_by_followers()).min(tail_start);
         // A tenth of the log at least, or it is not worth a record.

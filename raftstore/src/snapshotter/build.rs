@@ -10,11 +10,13 @@ use crate::boot::{Extent, KeptFiles, KeptSnapshot};
 use crate::codec::ReplicaRecord;
 use crate::env::SnapshotSource;
 use crate::ids::{Generation, GroupId, LogPos, PollerId, ReplicaId, SpoolId};
+use crate::ledger::Ledger;
 use crate::mail::Mail;
 use crate::spool::SpoolFile;
 use crate::task::{ApplierMsg, PollerMsg, SnapshotEvent, SnapshotPurpose, Spooled};
 use pontoon_raft::SnapshotMeta;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Most files that stand ready to be sent, over all groups.
 const MAX_STANDING: usize = 64;
@@ -39,12 +41,14 @@ pub(super) struct Builds {
     standing: BTreeMap<GroupId, SpoolId>,
     /// What volatile machines gave in this turn.
     round: Option<Round>,
+    /// What snapshots cost, for durability.
+    ledger: Arc<Ledger>,
 }
 
 impl Builds {
     /// Nothing built yet.
-    pub(super) fn new(kept: KeptFiles) -> Builds {
-        Builds { kept: Kept::new(kept), standing: BTreeMap::new(), round: None }
+    pub(super) fn new(kept: KeptFiles, ledger: Arc<Ledger>) -> Builds {
+        Builds { kept: Kept::new(kept), standing: BTreeMap::new(), round: None, ledger }
     }
 
     /// Builds, and tells the owner: at once, or when the round ends.
@@ -149,6 +153,7 @@ impl Builds {
 
     fn on_published(&mut self, spools: &mut Spools, mail: &Mail, published: round::Published) {
         let round::Published { spool, size, written, copied } = published;
+        self.ledger.on_kept(written.len(), size);
         let new =
             written.iter().map(|(order, extent)| KeptSnapshot { spool, extent: *extent, record: order.record.clone() });
         self.kept.take_over(spools, spool, size, new.collect(), copied);

@@ -58,7 +58,7 @@ impl World {
         let (router, inboxes) = Router::new(&Config::default());
         let inbox = inboxes.pollers.into_iter().next().unwrap();
         let spools = Spools { files: files.clone(), next: SpoolId(1), held: BTreeMap::new() };
-        World { medium, files, spools, builds: Builds::new(KeptFiles::default()), router, inbox }
+        World { medium, files, spools, builds: Builds::new(KeptFiles::default(), Arc::default()), router, inbox }
     }
 
     fn give(&mut self, group: u64, index: u64, bytes: usize, fails: bool) {
@@ -210,7 +210,7 @@ fn a_pinned_file_stays() {
     });
     let pinned = [id].into();
     let found = KeptFiles { newest: newest.collect(), pinned, next_spool: SpoolId(9), ..KeptFiles::default() };
-    world.builds = Builds::new(found);
+    world.builds = Builds::new(found, Arc::default());
     world.spools.next = SpoolId(9);
     world.round([1, 2], 6, 10);
     assert_eq!(world.files.published().unwrap(), [id, SpoolId(9)]);

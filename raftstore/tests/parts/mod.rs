@@ -150,7 +150,8 @@ impl Node {
         let mut appliers = appliers.into_iter().map(Inbox::new);
         let applier = Applier::new(0, appliers.next().unwrap(), router.mail().clone(), &env, ledger.clone());
         let kept = prepared.kept.clone();
-        let snapshotter = Snapshotter::new(Inbox::new(snapshotter), router.clone(), &env, &config, kept);
+        let snapshotter =
+            Snapshotter::new(Inbox::new(snapshotter), router.clone(), &env, &config, kept, ledger.clone());
         let lifecycle = Lifecycle::new(Inbox::new(lifecycle), router.clone(), &env, identity, &prepared, &tombstones);
         let now = Instant::default();
         let durability = Durability::new(Inbox::new(durability), router.clone(), &env, &config, ledger, now);
