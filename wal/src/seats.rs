@@ -92,7 +92,7 @@ pub(crate) struct Marks {
 }
 
 const MAX_MARKS: usize = 16;
-const LEAST_STRIDE: u64 = 16 << 10;
+const LEAST_STRIDE: u64 = 4 << 10;
 
 impl Default for Marks {
     fn default() -> Marks {
@@ -139,8 +139,9 @@ impl Marks {
         }
         let (first, before) = (boundary?, self.dropped);
         self.marks.push_front((first, before));
-        if self.marks.len() <= 2 {
-            self.stride = LEAST_STRIDE;
+        if self.marks.len() <= MAX_MARKS / 2 {
+            // They have become too coarse for a log of this length.
+            self.stride = (self.stride / 2).max(LEAST_STRIDE);
         }
         boundary
     }
@@ -169,5 +170,18 @@ mod tests {
         assert_eq!(marks.take_boundary(Index(5)), None);
         marks.on_cut(Index(1));
         assert_eq!(marks.take_boundary(Index(u64::MAX)), None);
+    }
+
+    #[test]
+    fn marks_of_a_log_that_was_long_become_fine_again() {
+        let mut marks = Marks::default();
+        (1..=10_000).for_each(|i| marks.on_block(Index(i), 1 << 10));
+        let mut last = 10_000;
+        for _ in 0..20 {
+            last += 64;
+            (last - 63..=last).for_each(|i| marks.on_block(Index(i), 1 << 10));
+            marks.take_boundary(Index(last - 64)).unwrap();
+        }
+        assert!(marks.live() < 2 * (64 << 10), "{}", marks.live());
     }
 }
