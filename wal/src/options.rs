@@ -54,6 +54,8 @@ fn set_memory(o: &mut Options, config: &WalConfig) {
     // Large, so that entries are truncated before they are flushed: a flush drops what a range tombstone covers.
     o.set_write_buffer_size(config.memtable_bytes);
     o.set_max_write_buffer_number(config.memtables as i32);
+    // Two are flushed together: half as much of them is still alive. Costs one more memtable of memory, and of WAL at a restart.
+    o.set_min_write_buffer_number_to_merge(2);
     // One thread writes: no locks in the memtable.
     o.set_allow_concurrent_memtable_write(false);
     o.set_enable_write_thread_adaptive_yield(false);
