@@ -28,6 +28,8 @@ pub fn log_options() -> Options {
     o.set_level_zero_slowdown_writes_trigger(1 << 20);
     o.set_level_zero_stop_writes_trigger(1 << 20);
     o.set_max_background_jobs(2);
+    o.set_writable_file_max_buffer_size(128 << 10);
+    o.set_min_write_buffer_number_to_merge(2);
     o
 }
 

@@ -3,8 +3,7 @@
 
 mod common;
 
-use common::{Cluster, hard, kv, put, quick, set};
-use pontoon::config::Span;
+use common::{Cluster, hard, impatient, kv, put, set};
 use pontoon::kv::KvMachine;
 use pontoon::{Builder, Completion, Completions, Fence, GroupError, GroupId, Lost, NodeId, ProposeError, Read};
 use std::collections::BTreeMap;
@@ -85,12 +84,6 @@ async fn what_is_refused_comes_back_too_and_was_never_appended() {
     assert!(of(5).is_ok() && of(8).is_ok(), "{done:?}");
     assert_eq!((of(6), of(7)), (Err(ProposeError::Empty), Err(ProposeError::Behind)));
     cluster.stop_all().await;
-}
-
-fn impatient(builder: Builder) -> Builder {
-    let mut config = quick();
-    config.request_timeout = Span::millis(1_000);
-    kv(builder).config(config)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

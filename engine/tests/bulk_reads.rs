@@ -3,8 +3,7 @@
 
 mod common;
 
-use common::{Cluster, hard, kv, put, quick, set};
-use pontoon::config::Span;
+use common::{Cluster, hard, impatient, kv, put, set};
 use pontoon::kv::KvMachine;
 use pontoon::{Builder, Confirmation, Confirmations, GroupError, NodeId, ReadError};
 use std::collections::BTreeSet;
@@ -56,12 +55,6 @@ async fn each_sees_what_was_acknowledged_before_on_leaders_and_followers() {
         }
     }
     cluster.stop_all().await;
-}
-
-fn impatient(builder: Builder) -> Builder {
-    let mut config = quick();
-    config.request_timeout = Span::millis(1_000);
-    kv(builder).config(config)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -178,7 +178,7 @@ fn durable_positions_reach_the_owners() {
 }
 
 /// The bug: with many groups under load the next call for snapshots came before all of the last one's were taken, and began
-/// anew at the lowest group: the logs of the highest were never truncated (`drive device --groups 5000`).
+/// anew at the lowest group: the highest waited for as long as the load lasted.
 #[test]
 fn who_waits_for_a_snapshot_keeps_his_place() {
     let mut disks = Disks::new(1, &Arc::new(MemNet::default()));

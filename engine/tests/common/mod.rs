@@ -132,6 +132,13 @@ pub fn kv(builder: Builder) -> Builder {
     builder.kind("kv", KvStore::default())
 }
 
+/// As `kv`; what is asked waits for a second at the most.
+pub fn impatient(builder: Builder) -> Builder {
+    let mut config = quick();
+    config.request_timeout = Span::millis(1_000);
+    kv(builder).config(config)
+}
+
 pub fn set(key: &str, value: &str) -> bytes::Bytes {
     let (key, value) = (bytes::Bytes::from(key.to_owned()), bytes::Bytes::from(value.to_owned()));
     KvCommand::Set { key, value, when: When::Always, get: false }.encode()
