@@ -7,10 +7,10 @@
 
 use crate::core::Core;
 use crate::group::Group;
+use crate::lookout::Lookout;
 use crate::park::block;
 use crate::proposal::Applied;
 use crate::state_machine::StateMachine;
-use crate::timer::Alarm;
 use bytes::Bytes;
 use pontoon_raftstore::bulk::{Back, Bulk, Ticket};
 use pontoon_raftstore::error::{GroupError, Lost, ProposeError};
@@ -21,8 +21,6 @@ use std::time::{Duration, Instant};
 
 /// Commands after which a batch is handed in without being asked for.
 const BATCH: usize = 4096;
-/// Between two looks for commands whose deadline has passed.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The end of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +48,8 @@ pub struct Completions<S: StateMachine> {
     now: Instant,
     /// How long a command may take.
     limit: Duration,
-    /// When to look for deadlines again.
-    look_at: Instant,
-    /// Wakes the task then.
-    alarm: Alarm,
+    /// For those that take longer.
+    lookout: Lookout,
 }
 
 impl<S: StateMachine> Completions<S> {
@@ -65,8 +61,7 @@ impl<S: StateMachine> Completions<S> {
             refused: Vec::new(),
             now,
             limit: core.config.request_timeout.get(),
-            look_at: now + LOOK_EVERY,
-            alarm: Alarm::new(&core.timer),
+            lookout: Lookout::new(&core.timer),
         }
     }
 
@@ -137,11 +132,7 @@ impl<S: StateMachine> Completions<S> {
     }
 
     fn give_up_late(&mut self, out: &mut Vec<Completion<S::Response>>) {
-        let now = Instant::now();
-        if now < self.look_at {
-            return;
-        }
-        self.look_at = now + LOOK_EVERY;
+        let Some(now) = self.lookout.due() else { return };
         let limit = self.limit;
         for late in self.bulk.give_up(|began| now.saturating_duration_since(began) >= limit) {
             let error = ProposeError::OutcomeUnknown { why: Lost::Timeout, at: None };
@@ -156,7 +147,7 @@ impl<S: StateMachine> Completions<S> {
         if self.bulk.under_way() == 0 || !self.refused.is_empty() || self.bulk.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        self.alarm.poll(self.look_at, cx)
+        self.lookout.poll(cx)
     }
 
     /// Waits as `poll_ready` does.

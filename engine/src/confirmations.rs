@@ -7,9 +7,9 @@
 
 use crate::core::Core;
 use crate::group::Group;
+use crate::lookout::Lookout;
 use crate::park::block;
 use crate::state_machine::StateMachine;
-use crate::timer::Alarm;
 use pontoon_raftstore::bulk::Arrivals;
 use pontoon_raftstore::error::{GroupError, Limit, ReadError};
 use pontoon_raftstore::ids::{GroupId, Index};
@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 const BATCH: usize = 4096;
 /// Most reads under way.
 const MOST: usize = 1 << 20;
-/// How often deadlines are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Where rounds come back: their numbers, and how far each is confirmed.
+type Answers = Arrivals<(u64, Result<Index, ReadError>)>;
 
 /// A read that came back.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub struct Confirmations {
     /// The engine's inside.
     core: Arc<Core>,
     /// Where confirmations arrive, by the number of the round.
-    arrived: Arc<Arrivals<(u64, Result<Index, ReadError>)>>,
+    arrived: Arc<Answers>,
     /// Submitted, not handed in: a round of each group.
     staged: HashMap<GroupId, Round>,
     /// Reads in them.
@@ -60,10 +61,8 @@ pub struct Confirmations {
     refused: Vec<Confirmation>,
     /// How long a read may take.
     limit: Duration,
-    /// When deadlines are looked at next.
-    look_at: Instant,
-    /// Wakes the task then.
-    alarm: Alarm,
+    /// For those that take longer.
+    lookout: Lookout,
     /// Memory of rounds that ended.
     spare: Vec<Vec<u64>>,
 }
@@ -88,8 +87,7 @@ impl Confirmations {
             number: 0,
             refused: Vec::new(),
             limit: core.config.request_timeout.get(),
-            look_at: Instant::now() + LOOK_EVERY,
-            alarm: Alarm::new(&core.timer),
+            lookout: Lookout::new(&core.timer),
             spare: Vec::new(),
         }
     }
@@ -173,11 +171,7 @@ impl Confirmations {
     }
 
     fn give_up_late(&mut self, out: &mut Vec<Confirmation>) {
-        let now = Instant::now();
-        if now < self.look_at {
-            return;
-        }
-        self.look_at = now + LOOK_EVERY;
+        let Some(now) = self.lookout.due() else { return };
         // Where the load is over its memory may go.
         self.spare.truncate(self.flight.len());
         while let Some(oldest) = self.flight.first_entry() {
@@ -195,7 +189,7 @@ impl Confirmations {
         if self.count == 0 || !self.refused.is_empty() || self.arrived.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        self.alarm.poll(self.look_at, cx)
+        self.lookout.poll(cx)
     }
 
     /// Waits as `poll_ready` does.
@@ -211,7 +205,7 @@ impl Confirmations {
 
 /// Where the confirmation of a round goes.
 struct Waiting {
-    arrived: Arc<Arrivals<(u64, Result<Index, ReadError>)>>,
+    arrived: Arc<Answers>,
     round: u64,
 }
 

@@ -24,6 +24,7 @@ mod group;
 mod health;
 mod http;
 pub mod kv;
+mod lookout;
 mod metrics;
 mod oneshot;
 mod park;

@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{Cluster, hard, impatient, kv, put, set};
+use common::{hard, impatient, kv, led, set};
 use pontoon::kv::KvMachine;
-use pontoon::{Builder, Completion, Completions, Fence, GroupError, GroupId, Lost, NodeId, ProposeError, Read};
+use pontoon::{Completion, Completions, Fence, GroupError, GroupId, Lost, NodeId, ProposeError, Read};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,15 +20,6 @@ async fn all(queue: &mut Completions<KvMachine>) -> Vec<Done> {
         queue.collect(&mut done);
     }
     done
-}
-
-async fn led(make: fn(Builder) -> Builder, groups: u64) -> Cluster {
-    let cluster = Cluster::start(3, make).await;
-    for group in 1..=groups {
-        cluster.create::<KvMachine>(group, "kv").await;
-        put(&cluster, group, "led", "1").await;
-    }
-    cluster
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{Cluster, hard, impatient, kv, put, set};
+use common::{hard, impatient, kv, led, put, set};
 use pontoon::kv::KvMachine;
-use pontoon::{Builder, Confirmation, Confirmations, GroupError, NodeId, ReadError};
+use pontoon::{Confirmation, Confirmations, GroupError, NodeId, ReadError};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -22,18 +22,9 @@ async fn all(queue: &mut Confirmations) -> Vec<Confirmation> {
     done
 }
 
-async fn led(make: fn(Builder) -> Builder) -> Cluster {
-    let cluster = Cluster::start(3, make).await;
-    for group in 1..=GROUPS {
-        cluster.create::<KvMachine>(group, "kv").await;
-        put(&cluster, group, "k", "0").await;
-    }
-    cluster
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_sees_what_was_acknowledged_before_on_leaders_and_followers() {
-    let mut cluster = led(kv).await;
+    let mut cluster = led(kv, GROUPS).await;
     for round in 1..=5 {
         for group in 1..=GROUPS {
             put(&cluster, group, "k", &round.to_string()).await;
@@ -59,7 +50,7 @@ async fn each_sees_what_was_acknowledged_before_on_leaders_and_followers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_none_is_confirmed_and_each_comes_back_once() {
-    let mut cluster = led(impatient).await;
+    let mut cluster = led(impatient, GROUPS).await;
     let leader = cluster.leader(1).await;
     let group = cluster.group::<KvMachine>(leader, 1);
     let mut queue = cluster.engines[&leader].confirmations();
@@ -82,7 +73,7 @@ async fn without_a_quorum_none_is_confirmed_and_each_comes_back_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thread_may_wait_beside_writes() {
-    let mut cluster = led(kv).await;
+    let mut cluster = led(kv, GROUPS).await;
     let leader = cluster.leader(1).await;
     let (group, engine) = (cluster.group::<KvMachine>(leader, 1), cluster.engines[&leader].clone());
     let missed = tokio::task::spawn_blocking(move || {

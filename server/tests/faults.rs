@@ -14,7 +14,7 @@ use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::client::{Answer, ClusterClient};
 use pontoon_server::harness::Nodes;
 use std::time::{Duration, Instant};
-use support::{Clients, PATIENCE, all_led, equal_contents, groups_at, lead_at_1, three_nodes, unbalanced, until};
+use support::{Clients, PATIENCE, all_led, equal_contents, groups_at, lead_at_1, running, unbalanced, until};
 use tempfile::TempDir;
 
 const CLIENTS: u64 = 16;
@@ -124,9 +124,7 @@ async fn at_the_disk_reserve_writes_are_refused_and_reads_served() {
     let config = dir.path().join("pontoon.toml");
     let reserve = |size: &str| std::fs::write(&config, format!("[engine]\ndisk_reserve = \"{size}\"\n")).unwrap();
     reserve("1MiB");
-    let mut nodes = three_nodes(dir.path(), GROUPS as u16, &["--config", config.to_str().unwrap()]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), GROUPS as u16, &["--config", config.to_str().unwrap()]).await;
     let mut client = ClusterClient::new(nodes.redis(), PATIENCE);
     let key = b"key".as_slice();
     let done = client.call_retrying(key, &[b"SET", key, b"1"], 500).await;

@@ -4,7 +4,7 @@
 mod support;
 
 use std::process::{Command, Output};
-use support::{all_led, three_nodes};
+use support::running;
 
 fn run(program: &str, args: &[&str]) -> Output {
     Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program} (apt-get install redis-tools): {e}"))
@@ -17,9 +17,7 @@ fn text(output: &Output) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_cli_and_redis_benchmark_work_unmodified() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = three_nodes(dir.path(), 12, &[]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let nodes = running(dir.path(), 12, &[]).await;
     let (_, port) = nodes.node(1).redis.rsplit_once(':').unwrap();
     let cli = |args: &[&str]| text(&run("redis-cli", &[&["-c", "-p", port], args].concat())).trim_end().to_owned();
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{all_led, three_nodes, token_file, transfer_all};
+use support::{running, token_file, transfer_all};
 use tokio::task::JoinSet;
 
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -43,9 +43,7 @@ async fn write(addr: String, stop: Arc<AtomicBool>) -> Tally {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handover_is_no_outage() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = three_nodes(dir.path(), 8, &["--admin-token-file", &token_file(dir.path())]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let nodes = running(dir.path(), 8, &["--admin-token-file", &token_file(dir.path())]).await;
     let stop = Arc::<AtomicBool>::default();
     let mut writers = JoinSet::new();
     nodes.redis().into_iter().for_each(|addr| drop(writers.spawn(write(addr, Arc::clone(&stop)))));

@@ -1,5 +1,6 @@
 //! Real processes: SIGKILL of one, of a majority, of all, under load; nothing acknowledged is lost, histories stay
-//! linearizable, replicas end equal; clients send one command at a time, or pipelines. SIGSTOP of a follower: when it runs again it disrupts no leader.
+//! linearizable, replicas end equal; clients send one command at a time, or pipelines. SIGSTOP of a follower: when it runs
+//! again it disrupts no leader.
 //!
 //! The gate runs one round of each; `PONTOON_ROUNDS=20 cargo test -p pontoon-server --release --test kills -- --nocapture`
 //! is the record.
@@ -11,7 +12,7 @@ use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::harness::Nodes;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use support::{Clients, Group, Load, all_led, equal_contents, lead_at_1, rounds, three_nodes, unbalanced, until_true};
+use support::{Clients, Group, Load, all_led, equal_contents, lead_at_1, rounds, running, unbalanced, until_true};
 use support::{seen_at, signal, terms};
 
 const CLIENTS: u64 = 16;
@@ -43,9 +44,7 @@ async fn round(nodes: &mut Nodes, name: &str, at_once: usize, victims: &[u64], s
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_processes_are_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = three_nodes(dir.path(), 12, &[]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 12, &[]).await;
     for n in 0..rounds(1) {
         let first = n % 3 + 1;
         let second = first % 3 + 1;
@@ -60,9 +59,7 @@ async fn nothing_acknowledged_is_lost_when_processes_are_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_in_pipelines_is_lost_when_processes_are_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = three_nodes(dir.path(), 12, &[]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 12, &[]).await;
     for n in 0..rounds(1) {
         let victim = n % 3 + 1;
         round(&mut nodes, &format!("one-in-bulk-{n}"), AT_ONCE, &[victim], n).await;

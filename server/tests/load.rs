@@ -11,7 +11,7 @@ use pontoon_server::harness::Nodes;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use support::{all_led, three_nodes};
+use support::running;
 
 /// Only one address is told: the others are learnt.
 fn load(nodes: &Nodes, json: &Path, args: &[&str]) -> Child {
@@ -31,9 +31,7 @@ fn result(child: Child, json: &Path) -> Value {
 async fn a_load_tells_what_a_client_can_know_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("load.json");
-    let mut nodes = three_nodes(dir.path(), 6, &[]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 6, &[]).await;
 
     let admin: Vec<&str> = nodes.nodes.iter().map(|n| n.admin.as_str()).collect();
     let figures =

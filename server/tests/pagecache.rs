@@ -18,7 +18,7 @@ use pontoon_server::harness::{Nodes, wait_all_led};
 use shim::Shim;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{Clients, Load, PATIENCE, all_led, equal_contents, rounds, three_nodes, until_true};
+use support::{Clients, Load, PATIENCE, all_led, equal_contents, rounds, running, three_nodes, until_true};
 use undo::{Cut, Report};
 
 const CLIENTS: u64 = 16;
@@ -148,9 +148,7 @@ async fn nothing_acknowledged_in_pipelines_is_lost_without_the_page_cache() {
 async fn round_of_lies(seed: u64, lie: &str) -> Option<String> {
     let dir = tempfile::tempdir().unwrap();
     let shim = Shim::build(dir.path());
-    let mut nodes = three_nodes(dir.path(), 12, &FLAGS);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 12, &FLAGS).await;
     nodes.kill_all().unwrap();
     start_all(&mut nodes, &shim, "lie", Some(lie));
     all_led(&nodes).await;

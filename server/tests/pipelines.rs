@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use pontoon_server::client::{Connection, Value, encode_command};
 use pontoon_server::harness::leaders;
 use std::time::{Duration, Instant};
-use support::{all_led, three_nodes};
+use support::{all_led, running};
 
 const DEADLINE: Duration = Duration::from_secs(8);
 
@@ -48,9 +48,7 @@ async fn pipeline(connection: &mut Connection, number: u64) -> Option<Vec<Value>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipeline_keeps_its_order_under_leader_kills() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = three_nodes(dir.path(), 1, &[]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 1, &[]).await;
     let (mut number, mut whole, mut refused) = (0, 0, 0);
     for _ in 0..3 {
         let (led, _) = leaders(&nodes.node(1).redis).await.unwrap();

@@ -234,31 +234,32 @@ impl Cluster {
 
     /// Waits until all running nodes agree on a living leader of every group; how many each leads, and the time taken.
     pub(crate) fn wait_led(&mut self) -> Result<(BTreeMap<u64, u64>, Duration), Failure> {
-        let began = Instant::now();
-        loop {
-            if let Some(led) = self.led()? {
-                return Ok((led, began.elapsed()));
-            }
-            if began.elapsed() > PATIENCE {
-                return Err("groups stay without a leader".into());
-            }
-            thread::sleep(LOOK_EVERY);
-        }
+        self.wait_until("led", |_| true)
     }
 
     /// Waits until the nodes' own balancers have evened the leaders out: a transfer later on would be counted as an election.
     pub(crate) fn wait_even(&mut self) -> Result<(), Failure> {
+        let even = |led: &BTreeMap<u64, u64>| {
+            let ends = led.values().max().zip(led.values().min());
+            ends.is_none_or(|(most, least)| *most <= least + 1)
+        };
+        self.wait_until("led evenly", even).map(drop)
+    }
+
+    /// As `wait_led`, and until that is how it should be.
+    fn wait_until(
+        &mut self,
+        what: &str,
+        holds: impl Fn(&BTreeMap<u64, u64>) -> bool,
+    ) -> Result<(BTreeMap<u64, u64>, Duration), Failure> {
         let began = Instant::now();
         loop {
-            let (led, _) = self.wait_led()?;
-            let most = led.values().max().copied().unwrap_or(0);
-            if most <= led.values().min().copied().unwrap_or(0) + 1 {
-                return Ok(());
+            let led = self.led()?;
+            match led {
+                Some(led) if holds(&led) => return Ok((led, began.elapsed())),
+                _ if began.elapsed() > PATIENCE => return Err(format!("groups are not {what}: {led:?}").into()),
+                _ => thread::sleep(LOOK_EVERY),
             }
-            if began.elapsed() > PATIENCE {
-                return Err(format!("leaders stay uneven: {led:?}").into());
-            }
-            thread::sleep(LOOK_EVERY);
         }
     }
 

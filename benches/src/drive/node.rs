@@ -228,7 +228,7 @@ impl<M: Driven> Node<M> {
     }
 }
 
-/// The sum over all series of one metric.
+/// The sum over all series of one metric, or the value of one series, named with its labels.
 fn sum(text: &str, name: &str) -> f64 {
     let value = |line: &str| {
         let rest = line.strip_prefix(name)?;

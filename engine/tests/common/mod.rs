@@ -144,6 +144,16 @@ pub fn set(key: &str, value: &str) -> bytes::Bytes {
     KvCommand::Set { key, value, when: When::Always, get: false }.encode()
 }
 
+/// Three nodes with groups of KV machines that are written to.
+pub async fn led(make: fn(Builder) -> Builder, groups: u64) -> Cluster {
+    let cluster = Cluster::start(3, make).await;
+    for group in 1..=groups {
+        cluster.create::<KvMachine>(group, "kv").await;
+        put(&cluster, group, "led", "1").await;
+    }
+    cluster
+}
+
 pub async fn put(cluster: &Cluster, group: u64, key: &str, value: &str) {
     let applied = cluster.write::<KvMachine>(group, set(key, value)).await;
     assert_eq!(applied.response, KvResponse::Set(true));

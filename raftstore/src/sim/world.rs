@@ -326,7 +326,7 @@ impl World {
             return self.check(Err(format!("node {id}: {name} panicked")));
         };
         self.trace.update_u64(id.0 << 32 | (part as u64) << 1 | u64::from(turn.worked));
-        if turn.worked && self.is_writer(id, part.wrapping_sub(1)) {
+        if turn.worked && self.is_reader(id, part) {
             self.count("reads of the log for laggards");
         }
         self.after(id);
@@ -347,6 +347,11 @@ impl World {
 
     fn is_writer(&self, id: NodeId, part: usize) -> bool {
         self.nodes[&id].up.as_ref().is_some_and(|up| up.writer == part)
+    }
+
+    /// The log's reader stands behind its writer.
+    fn is_reader(&self, id: NodeId, part: usize) -> bool {
+        part > 0 && self.is_writer(id, part - 1)
     }
 
     fn writes(&self, id: NodeId, part: usize) -> bool {

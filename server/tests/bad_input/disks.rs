@@ -1,6 +1,6 @@
 //! Directories that are not what they should be: another node's, wiped, older copies, in use, damaged.
 
-use crate::support::{Clients, all_led, equal_contents, three_nodes};
+use crate::support::{Clients, all_led, equal_contents, running};
 use crate::{copy, read_back, refused, starts_in_vain, with, write};
 use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::harness::{Nodes, free_ports};
@@ -34,9 +34,7 @@ fn put_back(nodes: &Nodes, id: u64, aside: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn directories_of_others_and_of_earlier_times_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = three_nodes(dir.path(), 6, &[]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 6, &[]).await;
     write(&nodes, "before", 30).await;
     in_use_and_another_nodes(&mut nodes).await;
     all_led(&nodes).await;
@@ -137,9 +135,7 @@ fn log_file(nodes: &Nodes, id: u64) -> PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_below_the_watermark_refuses_and_beyond_it_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = three_nodes(dir.path(), 6, &[]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 6, &[]).await;
     write(&nodes, "whole", 50).await;
     equal_contents(&nodes).await;
     nodes.kill(3).unwrap();

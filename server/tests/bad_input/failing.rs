@@ -2,7 +2,7 @@
 //! nothing acknowledged is lost, and on a sound disk it comes back.
 
 use crate::faults::{EIO, ENOSPC, Faults};
-use crate::support::{Clients, all_led, equal_contents, three_nodes};
+use crate::support::{Clients, all_led, equal_contents, running};
 use crate::{ended, read_back, write};
 use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::harness::Nodes;
@@ -22,9 +22,7 @@ fn start_under(nodes: &mut Nodes, id: u64, faults: &Faults) {
 async fn a_node_whose_disk_fails_ends_and_the_rest_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let faults = Faults::build(dir.path());
-    let mut nodes = three_nodes(dir.path(), 6, &[]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 6, &[]).await;
     write(&nodes, "before", 30).await;
     let cases = [("sync", EIO, 1, LOG), ("write", EIO, 1, LOG), ("torn", ENOSPC, 0, ALL), ("write", ENOSPC, 1, MARK)];
     for (n, (kind, error, count, files)) in cases.into_iter().enumerate() {

@@ -1,7 +1,7 @@
 //! What must not disturb a running node: garbage and oversize at both ports, commands that make no sense, ports that
 //! are taken, and writes while there is no quorum.
 
-use crate::support::{all_led, equal_contents, three_nodes};
+use crate::support::{all_led, equal_contents, running};
 use crate::{read_back, refused, write};
 use pontoon_server::client::{Answer, ClusterClient, Connection, Value};
 use pontoon_server::harness::{Nodes, metric_sum};
@@ -164,9 +164,7 @@ async fn without_a_quorum(nodes: &mut Nodes) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_and_nonsense_harm_nobody() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = three_nodes(dir.path(), 6, &["--deadline-ms", "500"]);
-    nodes.start_all().unwrap();
-    all_led(&nodes).await;
+    let mut nodes = running(dir.path(), 6, &["--deadline-ms", "500"]).await;
     write(&nodes, "kept", 30).await;
     garbage_at_the_peer_port(&nodes).await;
     garbage_at_the_client_port(&nodes).await;

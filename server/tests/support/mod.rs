@@ -33,6 +33,14 @@ pub(crate) fn three_nodes(dir: &Path, groups: u16, flags: &[&str]) -> Nodes {
     Nodes::new(NodesConfig { binary, dir: dir.to_path_buf(), nodes: 3, groups, flags }).unwrap()
 }
 
+/// The same, started; all groups are led.
+pub(crate) async fn running(dir: &Path, groups: u16, flags: &[&str]) -> Nodes {
+    let mut nodes = three_nodes(dir, groups, flags);
+    nodes.start_all().unwrap();
+    all_led(&nodes).await;
+    nodes
+}
+
 /// The admin token of the nodes of a test.
 pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 
