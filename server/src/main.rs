@@ -2,7 +2,7 @@
 
 // A command's payload is taken on the caller's thread and given back on a poller's; the C library's arenas make both wait for a lock.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
     pontoon_server::main()
