@@ -119,6 +119,12 @@ impl Entries {
         self.runs.push_back(run);
     }
 
+    /// Puts copies in memory of their own (`EntryRun::detached`) in the place of the runs from `index` on.
+    pub fn detach_from(&mut self, index: Index) {
+        let kept = self.runs.partition_point(|r| r.first_index() < index);
+        self.runs.range_mut(kept..).for_each(|run| *run = run.detached());
+    }
+
     /// Takes the oldest run off.
     #[inline]
     pub fn pop_run(&mut self) -> Option<EntryRun> {

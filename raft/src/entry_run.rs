@@ -8,6 +8,7 @@
 
 use crate::entry::{Entry, varint_len};
 use crate::ids::{Index, LogPos};
+use bytes::Bytes;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
@@ -30,6 +31,8 @@ pub struct EntryRun {
     encoded: u64,
     /// Bytes of payload: the unit of the in-flight and uncommitted limits.
     payload: u64,
+    /// The entries as the layers above write them, if one of them did. Opaque here; a part has none, nor what was changed.
+    form: Option<Arc<Bytes>>,
 }
 
 impl EntryRun {
@@ -80,6 +83,42 @@ impl EntryRun {
     #[inline]
     pub fn is_ordered(&self) -> bool {
         self.ordered
+    }
+
+    /// Commands that wait for their places.
+    #[must_use]
+    pub fn commands(data: impl Iterator<Item = Bytes>) -> EntryRun {
+        EntryRun::proposal(data.map(Entry::normal))
+    }
+
+    /// Gives it the byte form of its entries, which whoever writes them next need not find again. What it is, and what of the
+    /// position it holds, is between those who give and take it: nothing here reads it.
+    #[must_use]
+    pub fn with_form(mut self, form: Bytes) -> EntryRun {
+        self.form = Some(Arc::new(form));
+        self
+    }
+
+    /// A copy in memory of its own: of the buffers that the payloads came in it keeps nothing. Without byte form, for whoever
+    /// keeps a run that long will hardly write it again.
+    #[must_use]
+    pub fn detached(&self) -> EntryRun {
+        let mut all = Vec::with_capacity(usize::try_from(self.payload).expect("it lies in memory"));
+        self.iter().for_each(|e| all.extend_from_slice(&e.data));
+        let (all, mut at) = (Bytes::from(all), 0);
+        let copied = self.iter().map(|e| {
+            let payload = at..at + e.data.len();
+            at = payload.end;
+            Entry { data: all.slice(payload), ..*e }
+        });
+        copied.collect()
+    }
+
+    /// The byte form of the entries, if somebody gave it.
+    #[must_use]
+    #[inline]
+    pub fn form(&self) -> Option<&Bytes> {
+        self.form.as_deref()
     }
 
     /// The entry at `index`, not below the first one's.
@@ -148,6 +187,7 @@ impl EntryRun {
     /// Replaces one entry of a proposal, in this copy alone (S40).
     pub(crate) fn replace(&mut self, place: usize, entry: Entry) {
         self.entries_mut()[place] = entry;
+        self.form = None;
         self.measure();
     }
 

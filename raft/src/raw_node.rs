@@ -129,7 +129,19 @@ impl<S: Storage> RawNode<S> {
         now: Tick,
         data: impl IntoIterator<Item = Bytes>,
     ) -> Result<Option<LogPos>, StepError> {
-        self.propose_run(now, EntryRun::proposal(data.into_iter().map(Entry::normal)))
+        self.propose_run(now, EntryRun::commands(data.into_iter()))
+    }
+
+    /// Same, with the commands as a run (`EntryRun::commands`), which may know its byte form.
+    pub fn propose_run(&mut self, now: Tick, run: EntryRun) -> Result<Option<LogPos>, StepError> {
+        self.raft.set_now(now);
+        if run.is_empty() {
+            return Err(StepError::Malformed("a proposal without entries"));
+        }
+        if self.raft.is_leader() {
+            return self.raft.lead_proposal(run).map(Some);
+        }
+        self.step_own(self.raft.id, Body::Propose { entries: run.to_vec() }).map(|()| None)
     }
 
     /// Proposes a membership change. One that may not be made now is appended as an empty entry instead
@@ -155,17 +167,6 @@ impl<S: Storage> RawNode<S> {
     #[must_use]
     pub fn told_hard_state(&self) -> HardState {
         self.in_flight.hard_state
-    }
-
-    fn propose_run(&mut self, now: Tick, run: EntryRun) -> Result<Option<LogPos>, StepError> {
-        self.raft.set_now(now);
-        if run.is_empty() {
-            return Err(StepError::Malformed("a proposal without entries"));
-        }
-        if self.raft.is_leader() {
-            return self.raft.lead_proposal(run).map(Some);
-        }
-        self.step_own(self.raft.id, Body::Propose { entries: run.to_vec() }).map(|()| None)
     }
 
     /// Lets a committed membership change take effect here, in log order. To veto it, clear its operations' ids.

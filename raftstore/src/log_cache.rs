@@ -38,6 +38,8 @@ pub struct GroupStorage {
     cached: Entries,
     /// Weight of `cached`. Bytes.
     cached_bytes: u64,
+    /// What of it lies before here pins no more memory than it weighs.
+    detached: Index,
     /// What is behind it is still to be applied, and so surely read again.
     applied: Index,
     /// Entries fetched from disk for a member, until its next appends were made. At most one run each.
@@ -87,6 +89,7 @@ impl GroupStorage {
             runs: stored.terms.iter().copied().collect(),
             cached: Entries::new(),
             cached_bytes: 0,
+            detached: Index(0),
             applied: Index(0),
             loans: BTreeMap::new(),
             log_bytes: stored.bytes,
@@ -129,6 +132,7 @@ impl GroupStorage {
         let fits = first.index > self.truncated.pos.index && first.index <= self.last.index.next();
         assert!(fits, "append at {:?} to a log of ({:?}, {:?}]", first.pos(), self.truncated.pos, self.last);
         self.cut_from(first.index);
+        self.detached = self.detached.min(first.index);
         for entry in &entries {
             assert!(entry.index == self.last.index.next(), "entry {:?} after {:?}", entry.pos(), self.last);
             if self.runs.back().is_none_or(|run| run.1 != entry.term) {
@@ -145,6 +149,15 @@ impl GroupStorage {
     pub fn on_applied(&mut self, index: Index, needed: Index) {
         self.applied = index;
         self.evict(needed.min(index));
+    }
+
+    /// Entries that stayed for longer than it takes to replicate them move to memory of their own: what they came in, frames
+    /// with many groups' messages and callers' buffers, may be far larger. Called at every beat of the group.
+    pub fn detach(&mut self) {
+        if self.detached <= self.last.index {
+            self.cached.detach_from(self.detached);
+            self.detached = self.last.index.next();
+        }
     }
 
     /// Entries up to here are needed by nobody whom memory should serve.
@@ -356,6 +369,36 @@ mod tests {
     fn read(s: &GroupStorage, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
         let mut page = Entries::new();
         s.entries(Index(low), Index(high), max_bytes, &mut page).map(|()| page.to_vec())
+    }
+
+    /// What a run came in, which says when nothing of it is in use any more.
+    struct Frame(Vec<u8>, #[expect(dead_code, reason = "counts")] Arc<()>);
+
+    impl AsRef<[u8]> for Frame {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn what_stays_does_not_keep_the_frame_that_it_came_in() {
+        let (mut s, _) = storage();
+        let in_use = Arc::new(());
+        let frame = Bytes::from_owner(Frame(vec![7; 1 << 20], in_use.clone()));
+        let of_frame = |index: u64| Entry { data: frame.slice(100..200), ..entry(1, index) };
+        append(&mut s, vec![of_frame(2), of_frame(3)]);
+        append(&mut s, vec![of_frame(4)]);
+        let before = read(&s, 2, 5, u64::MAX).unwrap();
+        s.detach();
+        assert_eq!(read(&s, 2, 5, u64::MAX).unwrap(), before);
+        drop((frame, before));
+        assert_eq!(Arc::strong_count(&in_use), 1, "a cached run pins its frame");
+        append(&mut s, vec![entry(2, 3)]);
+        s.detach();
+        assert_eq!(
+            read(&s, 2, 4, u64::MAX).unwrap(),
+            [Entry { data: vec![7; 100].into(), ..entry(1, 2) }, entry(2, 3)]
+        );
     }
 
     #[test]

@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 use pontoon_raft::{
-    Append, AppendResp, Body, ConfState, Entry, EntryKind, HardState, Message, Snapshot, SnapshotMeta, VoteRequest,
+    Append, AppendResp, Body, ConfState, Entry, EntryKind, EntryRun, HardState, Message, Snapshot, SnapshotMeta,
+    VoteRequest,
 };
 use pontoon_raftstore::codec::*;
 use pontoon_raftstore::env::{Creation, Install, Truncation};
@@ -318,10 +319,16 @@ fn entries_and_runs() {
         let prev = pos(&mut rng);
         let entries = run(&mut rng, prev);
         let mut out = Vec::new();
-        put_run(&mut out, prev, &entries);
-        let mut r = Reader::new("run", out.into());
-        assert_eq!(take_run(&mut r, prev).unwrap(), entries);
+        put_run(&mut out, prev, &EntryRun::from(entries.clone()));
+        let mut r = Reader::new("run", out.clone().into());
+        let taken = take_run(&mut r, prev).unwrap();
+        assert_eq!(taken.to_vec(), entries);
         r.finish().unwrap();
+        let (mut again, mut parts) = (Vec::new(), Vec::new());
+        put_run(&mut again, prev, &taken);
+        let (front, back) = Stretch::of(&taken).split_at(rng.below(1 + taken.len() as u64) as usize);
+        put_stretches(&mut parts, prev, &[front, back]);
+        assert_eq!((&again, &parts), (&out, &out), "with the form that it was read in");
         for entry in &entries {
             let mut out = Vec::new();
             encode_entry(&mut out, entry);
@@ -332,6 +339,26 @@ fn entries_and_runs() {
         let mut out = Vec::new();
         put_hard_state(&mut out, &hard_state);
         assert_eq!(take_hard_state(&mut Reader::new("hard state", out.into())).unwrap(), hard_state);
+    }
+}
+
+#[test]
+fn what_was_proposed_together_is_written_once_and_reads_as_if_it_were_not() {
+    let commands = |n: u64, len: usize| (0..n).map(|i| Bytes::from(vec![i as u8; len])).collect::<Vec<_>>();
+    let sizes = [(1, 3), (15, 3), (16, 3), (200, 127), (200, 128), (20, 1019), (20, 1020)];
+    let formed = sizes.map(|(n, len)| run_of(commands(n, len)).form().is_some());
+    assert_eq!(formed, [false, false, true, true, true, true, false], "many and small");
+    for (prev_term, (n, len)) in [(4, (30, 7)), (3, (30, 300))] {
+        let run = run_of(commands(n, len));
+        let at = |(index, e): (u64, &Entry)| Entry { term: Term(4), index: Index(index), ..e.clone() };
+        let entries: Vec<Entry> = (8..).zip(&run).map(at).collect();
+        let prev = LogPos::new(Term(prev_term), Index(7));
+        let placed = EntryRun::from(entries.clone()).with_form(run.form().unwrap().clone());
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        put_run(&mut with, prev, &placed);
+        put_run(&mut without, prev, &EntryRun::from(entries.clone()));
+        assert_eq!(with, without, "also behind an entry of another term, where the form does not fit");
+        assert_eq!(take_run(&mut Reader::new("run", with.into()), prev).unwrap().to_vec(), entries);
     }
 }
 

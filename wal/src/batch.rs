@@ -15,6 +15,8 @@ use crate::keys::{self, RecordKind};
 use crate::latch::Latch;
 use crate::seats::{Living, Seat, Seats};
 use crate::truncate;
+use pontoon_raft::Entry;
+use pontoon_raftstore::codec::Stretch;
 use pontoon_raftstore::env::{GroupWrite, LogBatch};
 use pontoon_raftstore::ids::{GroupId, LogPos};
 use rocksdb::WriteBatch;
@@ -152,13 +154,13 @@ impl Encoder {
     fn emit_run(&mut self, draft: &Draft<'_>, living: &mut Living, carry: bool, out: &mut WriteBatch) {
         let mut prev = draft.run_prev;
         let mut pieces = block::pieces(&draft.run).peekable();
-        while let Some(entries) = pieces.next() {
+        while let Some(piece) = pieces.next() {
             let key = keys::block(draft.group, prev.index.next());
             let hard_state = (carry && pieces.peek().is_none()).then_some(&living.hard_state);
-            block::encode(&mut self.value, &key, self.store, living.owner, hard_state, prev, entries);
+            block::encode(&mut self.value, &key, self.store, living.owner, hard_state, prev, &piece);
             out.put(key, &self.value);
-            living.marks.on_block(prev.index.next(), entries.iter().map(|e| e.payload_size()).sum());
-            prev = entries.last().map_or(prev, pontoon_raft::Entry::pos);
+            living.marks.on_block(prev.index.next(), piece.iter().map(Stretch::payload).sum());
+            prev = piece.last().and_then(|s| s.entries().last()).map_or(prev, Entry::pos);
         }
     }
 
@@ -170,7 +172,7 @@ impl Encoder {
     fn put_block(&mut self, out: &mut WriteBatch, group: GroupId, block: &Block) {
         let LogPos { index, .. } = block.prev;
         let key = keys::block(group, index.next());
-        block::encode(&mut self.value, &key, self.store, block.owner, None, block.prev, &block.entries);
+        block::encode(&mut self.value, &key, self.store, block.owner, None, block.prev, &[Stretch::of(&block.entries)]);
         out.put(key, &self.value);
     }
 }

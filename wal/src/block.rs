@@ -7,11 +7,12 @@
 use crate::envelope::{self, Fault, Owner, StoreId};
 use crate::keys;
 use bytes::{BufMut, Bytes};
-use pontoon_raft::{Entry, HardState};
+use pontoon_raft::{Entries, Entry, EntryRun, HardState};
 use pontoon_raftstore::codec::{
-    Reader, put_hard_state, put_pos, put_run, put_varint, take_hard_state, take_pos, take_run,
+    Reader, Stretch, put_hard_state, put_pos, put_stretches, put_varint, take_hard_state, take_pos, take_run,
 };
 use pontoon_raftstore::ids::{GroupId, Index, LogPos};
+use std::iter;
 
 /// A run of entries longer than this many payload bytes is cut into several blocks, so that a catch-up page reads
 /// little more than it asked for.
@@ -36,7 +37,7 @@ pub(crate) struct Block {
     /// Position before the first entry.
     pub(crate) prev: LogPos,
     /// At least one.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: EntryRun,
 }
 
 impl Block {
@@ -65,7 +66,7 @@ pub(crate) fn encode(
     owner: Owner,
     hard_state: Option<&VersionedHardState>,
     prev: LogPos,
-    entries: &[Entry],
+    entries: &[Stretch<'_>],
 ) {
     envelope::seal(out, key, store, owner, |out| {
         out.put_u8(u8::from(hard_state.is_some()));
@@ -73,7 +74,7 @@ pub(crate) fn encode(
             put_versioned(out, hard_state);
         }
         put_pos(out, prev);
-        put_run(out, prev, entries);
+        put_stretches(out, prev, entries);
     });
 }
 
@@ -90,18 +91,43 @@ pub(crate) fn decode(group: GroupId, first: Index, value: Bytes, store: StoreId)
     Ok(Block { owner, hard_state, prev, entries })
 }
 
-/// Cuts a run into pieces of about `BLOCK_BYTES`.
-pub(crate) fn pieces(mut entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let over = entries.iter().position(|e| {
-            bytes += e.payload_size();
-            bytes > BLOCK_BYTES
-        });
-        let (piece, rest) = entries.split_at(over.map_or(entries.len(), |at| at.max(1)));
-        entries = rest;
+/// Cuts consecutive runs into pieces of about `BLOCK_BYTES`: mostly all of them are one.
+pub(crate) fn pieces(runs: &Entries) -> impl Iterator<Item = Vec<Stretch<'_>>> {
+    let mut runs = runs.runs().map(Stretch::of);
+    let mut rest = runs.next();
+    iter::from_fn(move || {
+        let (mut piece, mut room) = (Vec::new(), BLOCK_BYTES);
+        while let Some(next) = rest.take() {
+            let fit = fitting(&next, room).max(usize::from(piece.is_empty()));
+            let all = fit >= next.entries().len();
+            let (front, back) = if all { (Some(next), runs.next()) } else { split(next, fit) };
+            rest = back;
+            room = room.saturating_sub(front.map_or(0, |front| front.payload()));
+            piece.extend(front);
+            if !all {
+                break;
+            }
+        }
         (!piece.is_empty()).then_some(piece)
     })
+}
+
+/// How many entries have no more than `room` of payload.
+fn fitting(stretch: &Stretch<'_>, mut room: u64) -> usize {
+    if stretch.payload() <= room {
+        return stretch.entries().len();
+    }
+    let fits = |e: &&Entry| {
+        let left = room.checked_sub(e.payload_size());
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    stretch.entries().iter().take_while(fits).count()
+}
+
+fn split(stretch: Stretch<'_>, n: usize) -> (Option<Stretch<'_>>, Option<Stretch<'_>>) {
+    let (front, back) = stretch.split_at(n);
+    ((n > 0).then_some(front), Some(back))
 }
 
 #[cfg(test)]
@@ -116,9 +142,17 @@ mod tests {
     #[test]
     fn pieces_cover_the_run_and_hold_at_least_one_entry() {
         let big = BLOCK_BYTES as usize;
-        let run = [entry(1, big), entry(2, 1), entry(3, big + 1), entry(4, big + 1), entry(5, 0)];
-        let cut: Vec<Vec<u64>> = pieces(&run).map(|p| p.iter().map(|e| e.index.0).collect()).collect();
-        assert_eq!(cut, [vec![1], vec![2], vec![3], vec![4], vec![5]]);
-        assert_eq!(pieces(&[]).count(), 0);
+        let cut = |runs: &[&[usize]]| -> Vec<Vec<u64>> {
+            let (mut all, mut index) = (Entries::new(), 1..);
+            for run in runs {
+                all.push(run.iter().zip(&mut index).map(|(len, index)| entry(index, *len)).collect());
+            }
+            let indexes = |p: Vec<Stretch<'_>>| p.iter().flat_map(|s| s.entries()).map(|e| e.index.0).collect();
+            pieces(&all).map(indexes).collect()
+        };
+        assert_eq!(cut(&[&[big, 1, big + 1, big + 1, 0]]), [vec![1], vec![2], vec![3], vec![4], vec![5]]);
+        assert_eq!(cut(&[&[1, 2], &[3], &[big, 4], &[5]]), [vec![1, 2, 3], vec![4], vec![5, 6]], "over several runs");
+        assert_eq!(cut(&[&[big], &[0, 0], &[1]]), [vec![1, 2, 3], vec![4]]);
+        assert_eq!(cut(&[]).len(), 0);
     }
 }

@@ -9,10 +9,9 @@ use crate::error::CorruptRecord;
 use crate::latch::Latch;
 use crate::reader;
 use crate::seats::{Living, Marks, Seat};
-use pontoon_raft::{Entry, HardState};
+use pontoon_raft::{Entries, EntryRun, HardState};
 use pontoon_raftstore::env::{Creation, GroupOp, GroupWrite, Install, Truncation};
 use pontoon_raftstore::ids::{Generation, GroupId, Index, LogPos, ReplicaId};
-use std::borrow::Cow;
 
 /// Stored entries from `from` on die in a conflict.
 pub(crate) struct Cut {
@@ -35,7 +34,7 @@ pub(crate) struct Draft<'a> {
     /// Position before the run.
     pub(crate) run_prev: LogPos,
     /// New entries.
-    pub(crate) run: Cow<'a, [Entry]>,
+    pub(crate) run: Entries,
     /// Born in this batch.
     pub(crate) creation: Option<&'a Creation>,
     /// New truncation point (or generation).
@@ -59,7 +58,7 @@ impl<'a> Draft<'a> {
             wipe: false,
             cut: None,
             run_prev,
-            run: Cow::Borrowed(&[]),
+            run: Entries::new(),
             creation: None,
             begin: None,
             intent: false,
@@ -138,7 +137,7 @@ impl<'a> Draft<'a> {
 
     fn append(
         &mut self,
-        entries: &'a [Entry],
+        entries: &EntryRun,
         living: &mut Living,
         store: StoreId,
         latch: &Latch,
@@ -155,14 +154,8 @@ impl<'a> Draft<'a> {
         if first <= self.run_prev.index {
             self.cut_stored(first, living, store, latch)?;
         }
-        let kept = (first.0 - self.run_prev.index.0 - 1) as usize;
-        if kept == 0 {
-            self.run = Cow::Borrowed(entries);
-        } else {
-            let run = self.run.to_mut();
-            run.truncate(kept);
-            run.extend_from_slice(entries);
-        }
+        self.run.cut_from(first);
+        self.run.push(entries.clone());
         living.last = last.pos();
         Ok(())
     }
@@ -185,10 +178,10 @@ impl<'a> Draft<'a> {
         // A block that ends before the conflict stays as it is.
         rest = rest.filter(|b| b.last().index >= first);
         if let Some(block) = &mut rest {
-            block.entries.truncate((first.0 - block.prev.index.0 - 1) as usize);
+            block.entries = block.entries.between(Index::NONE, first);
         }
         living.marks.on_cut(first);
-        self.run = Cow::Borrowed(&[]);
+        self.run.clear();
         self.cut = Some(Cut { from: first, rest });
         Ok(())
     }
@@ -233,7 +226,7 @@ impl<'a> Draft<'a> {
         self.wipe = true;
         self.cut = None;
         self.run_prev = prev;
-        self.run = Cow::Borrowed(&[]);
+        self.run.clear();
         self.intent = true; // a destroyed replica's intent goes even if another is born in the same batch
     }
 }

@@ -10,6 +10,7 @@ use crate::group_record::{self, GroupRecord, Life};
 use crate::keys::{self, Key};
 use bytes::Bytes;
 use pontoon_raft::{ConfState, Entry, EntryKind, HardState};
+use pontoon_raftstore::codec::Stretch;
 use pontoon_raftstore::env::{Creation, Install, Truncation};
 use pontoon_raftstore::ids::{Generation, GroupId, Index, LogPos, NodeId, ReplicaId, Term};
 use std::path::PathBuf;
@@ -64,7 +65,8 @@ fn example() -> Block {
             entry(4, 6, EntryKind::Normal, b"set x"),
             entry(5, 7, EntryKind::Normal, b""),
             entry(5, 8, EntryKind::ConfChangeV2, b"\x01\x02"),
-        ],
+        ]
+        .into(),
     }
 }
 
@@ -74,7 +76,7 @@ fn block() {
         let block = Block { hard_state, ..example() };
         let key = keys::block(GROUP, Index(6));
         let mut value = Vec::new();
-        block::encode(&mut value, &key, STORE, OWNER, hard_state.as_ref(), block.prev, &block.entries);
+        block::encode(&mut value, &key, STORE, OWNER, hard_state.as_ref(), block.prev, &[Stretch::of(&block.entries)]);
         let (key, value) = pinned(name, &key, &value);
         assert_eq!(keys::split(&key), Some(Key::Block(GROUP, Index(6))));
         assert_eq!(block::decode(GROUP, Index(6), value, STORE).unwrap(), block);

@@ -92,13 +92,13 @@ fn page(
             return Err(CorruptRecord { group: Some(fetch.group), index: Some(next), files, what });
         }
         let skip = (next.0 - first.0) as usize;
-        for entry in block.entries.into_iter().skip(skip).take_while(|e| e.index < fetch.high) {
+        for entry in block.entries.iter().skip(skip).take_while(|e| e.index < fetch.high) {
             if !entries.is_empty() && size + entry.encoded_size() > fetch.max_bytes {
                 return Ok(entries);
             }
             size += entry.encoded_size();
             next = entry.index.next();
-            entries.push(entry);
+            entries.push(entry.clone());
         }
         iter.next();
     }

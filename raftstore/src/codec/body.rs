@@ -4,7 +4,8 @@
 //! Invariant: a body that decodes agrees with its message's term: nobody tells of entries from a later term.
 
 use super::DecodeError;
-use super::entry::{put_run, put_unplaced, take_run, take_unplaced};
+use super::entry::{put_unplaced, take_unplaced};
+use super::run::{put_run, take_run};
 use super::state::{put_conf_state, put_pos, take_conf_state, take_pos};
 use super::wire::{Reader, put_blob, put_varint};
 use crate::ids::{Index, LogPos, Term};
@@ -111,7 +112,7 @@ fn take_append(r: &mut Reader, term: Term) -> Result<Append, DecodeError> {
     let entries = take_run(r, prev)?;
     let last = entries.last().map_or(prev, Entry::pos);
     r.ensure(last.term <= term, "entries of a later term than the leader's")?;
-    Ok(Append { prev, entries: entries.into(), commit })
+    Ok(Append { prev, entries, commit })
 }
 
 fn put_append_resp(out: &mut impl BufMut, resp: &AppendResp) {

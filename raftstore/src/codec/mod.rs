@@ -11,16 +11,18 @@ mod goal;
 mod message;
 mod node;
 mod record;
+mod run;
 mod snapshot_frame;
 mod state;
 mod wire;
 
 pub use digest::Digest;
-pub use entry::{MAX_PAYLOAD, decode_entry, encode_entry, put_run, take_run};
+pub use entry::{MAX_PAYLOAD, decode_entry, encode_entry};
 pub use goal::{ConfContext, Order};
 pub use message::{MAX_MESSAGES, MessageBatch, decode_message, decode_messages, encode_message, encode_messages};
 pub use node::{NodeRecord, PeerRecord, decode_epoch, encode_epoch};
 pub use record::{Member, ReplicaRecord};
+pub use run::{Stretch, put_run, put_stretches, run_of, take_run};
 pub use snapshot_frame::{AckStatus, MAX_CHUNK, SnapshotAck, SnapshotChunk, SnapshotFrame, SnapshotHeader};
 pub use state::{
     MAX_MEMBERS, decode_creation, decode_install, decode_truncation, encode_creation, encode_install,

@@ -32,6 +32,33 @@ pub(super) fn varint_into(bytes: &mut [u8], mut at: usize, mut v: u64) -> usize 
     at + 1
 }
 
+/// The varint at `at`, which must be in its shortest form, and where it ends.
+#[inline]
+pub(super) fn varint_at(bytes: &[u8], at: usize) -> Result<(u64, usize), &'static str> {
+    match bytes.get(at) {
+        Some(byte) if *byte < 0x80 => Ok((u64::from(*byte), at + 1)),
+        _ => long_varint_at(bytes, at),
+    }
+}
+
+fn long_varint_at(bytes: &[u8], mut at: usize) -> Result<(u64, usize), &'static str> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(at).ok_or("cut short")?;
+        at += 1;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && bits > 1 {
+            return Err("varint over 64 bits");
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            let shortest = byte != 0 || shift == 0;
+            return if shortest { Ok((value, at)) } else { Err("varint not in its shortest form") };
+        }
+    }
+    Err("varint over 64 bits")
+}
+
 /// Appends a length-prefixed blob.
 pub fn put_blob(out: &mut impl BufMut, data: &[u8]) {
     put_varint(out, data.len() as u64);
@@ -73,6 +100,17 @@ impl Reader {
         self.buf.len()
     }
 
+    /// What is left.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.buf
+    }
+
+    /// The next `n` bytes; shares the buffer.
+    pub(super) fn take(&mut self, n: usize) -> Result<Bytes, DecodeError> {
+        self.need(n)?;
+        Ok(self.buf.split_to(n))
+    }
+
     /// Nothing may be left.
     pub fn finish(self) -> Result<(), DecodeError> {
         self.ensure(self.buf.is_empty(), "trailing bytes")
@@ -109,18 +147,9 @@ impl Reader {
     /// A varint in its shortest form.
     #[inline]
     pub fn varint(&mut self) -> Result<u64, DecodeError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7f);
-            self.ensure(shift != 63 || bits <= 1, "varint over 64 bits")?;
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                self.ensure(byte != 0 || shift == 0, "varint not in its shortest form")?;
-                return Ok(value);
-            }
-        }
-        Err(self.error("varint over 64 bits"))
+        let (value, len) = varint_at(&self.buf, 0).map_err(|why| self.error(why))?;
+        self.buf.advance(len);
+        Ok(value)
     }
 
     /// A count of things that each take at least `each` bytes: never more than fit into what is left.

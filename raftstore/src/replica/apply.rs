@@ -88,7 +88,7 @@ impl Applying {
 
 impl Replica {
     /// Hands committed entries over. Membership changes take effect here, in order.
-    pub(super) fn hand_to_machine(&mut self, entries: Entries, work: &mut Work) {
+    pub(super) fn hand_to_machine(&mut self, mut entries: Entries, work: &mut Work) {
         let Some(last) = entries.last().map(Entry::pos) else { return };
         for entry in entries.iter().filter(|e| e.kind != EntryKind::Normal) {
             if let Err(why) = self.apply_membership(entry, work) {
@@ -97,6 +97,10 @@ impl Replica {
         }
         self.machine.record.applied = last;
         work.tally.applying += entries.len() as u64;
+        if self.machine.backlog.is_long() {
+            // Else each would keep a whole frame, with other groups' entries, until the machine gets to it.
+            entries.detach_from(Index::NONE);
+        }
         let payload = entries.payload_size();
         work.tally.applying_bytes += payload;
         self.machine.backlog.push(last.index, weigh(payload, entries.len() as u64));

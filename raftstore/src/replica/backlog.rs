@@ -8,6 +8,9 @@ use crate::ids::Index;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Runs of one group that may wait in the buffers that they came in. More wait only if the machine does not follow.
+const FRESH: usize = 4;
+
 /// See the file's head.
 pub(super) struct Backlog {
     /// Last index and weight of each run, ascending.
@@ -28,6 +31,11 @@ impl Backlog {
         self.runs.push_back((last, bytes));
         self.bytes += bytes;
         self.budget.begin_applying(bytes);
+    }
+
+    /// Will what is handed over now wait for long?
+    pub(super) fn is_long(&self) -> bool {
+        self.runs.len() >= FRESH
     }
 
     /// Weight of all that waits.

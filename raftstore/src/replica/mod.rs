@@ -213,6 +213,9 @@ impl Replica {
             return;
         }
         self.note_sender(from.node, &message.message, work.now);
+        if matches!(message.message.body, Body::Heartbeat { .. }) {
+            self.raft.storage_mut().detach();
+        }
         if let Aside::Committed(pos) = message.aside {
             // Its message is not for the core: whoever asks may be of a higher term, and nobody is to follow him there.
             return self.raft.learn_commit(work.now, pos);
@@ -276,6 +279,7 @@ impl Replica {
             return;
         }
         self.raft.tick(work.now);
+        self.raft.storage_mut().detach();
         self.stand_again(work.now);
         self.reads.expire(work.now);
         self.proposals.expire(work.now);

@@ -7,6 +7,7 @@
 
 use super::{Replica, Work};
 use crate::budget::Budget;
+use crate::codec::run_of;
 use crate::error::{Limit, Lost, ProposeError};
 use crate::ids::{Index, LogPos, Term, Tick};
 use crate::proposal::{Fence, Proposal, ReplyTo, weigh};
@@ -219,7 +220,7 @@ impl Replica {
 
     fn append_all(&mut self, run: Run, work: &mut Work) {
         let Run { commands, replies, .. } = run;
-        match self.raft.propose_batch(work.now, commands) {
+        match self.raft.propose_run(work.now, run_of(commands)) {
             Ok(Some(first)) => {
                 work.tally.proposed += replies.len() as u64;
                 for (n, (bytes, reply, _)) in (0..).zip(replies) {
