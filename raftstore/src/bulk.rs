@@ -201,6 +201,10 @@ impl<A: Send + 'static> ReplySlot for Way<A> {
         self.0.put(std::iter::once((tag, Err(error))));
     }
 
+    fn fail_all(&self, failed: &mut Vec<(u64, ProposeError)>) {
+        self.0.put(failed.drain(..).map(|(tag, error)| (tag, Err(error))));
+    }
+
     /// The sink.
     fn as_any(&self) -> &dyn Any {
         &*self.0

@@ -18,6 +18,8 @@ pub struct Health {
     why: Mutex<Option<String>>,
     /// When the write in flight began, nanoseconds + 1; 0 if none is.
     write_began: AtomicU64,
+    /// How long the last write took, nanoseconds.
+    last_write: AtomicU64,
     /// The embedder says that the disk reserve is reached.
     disk_full: AtomicBool,
     /// The embedder says that the live log is over its bound.
@@ -72,6 +74,17 @@ impl Health {
     /// A write to the log store begins, or has ended (`None`).
     pub fn set_write(&self, began: Option<Instant>) {
         self.write_began.store(began.map_or(0, |at| at.0.saturating_add(1)), Ordering::Relaxed);
+    }
+
+    /// A write took so long.
+    pub fn on_written(&self, took: Duration) {
+        self.last_write.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long the last write that ended took.
+    #[must_use]
+    pub fn last_write(&self) -> Duration {
+        Duration::from_nanos(self.last_write.load(Ordering::Relaxed))
     }
 
     /// Age of the write in flight.

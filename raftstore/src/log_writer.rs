@@ -55,9 +55,11 @@ impl SharedLog {
         if health.is_poisoned() {
             return false;
         }
-        health.set_write(Some(self.clock.now()));
+        let began = self.clock.now();
+        health.set_write(Some(began));
         let result = self.log.write(batch);
         health.set_write(None);
+        health.on_written(self.clock.now().since(began));
         match result {
             Ok(_durable) => true,
             Err(failed) => {

@@ -23,7 +23,7 @@ use crate::log_reader::LogReader;
 use crate::log_writer::{LogWriter, SharedLog};
 use crate::mail::Inboxes;
 use crate::poller::{Poller, PollerParts};
-use crate::proposal::{AdminSlot, Fence, Proposal, ReadRequest};
+use crate::proposal::{AdminSlot, Fence, Proposal, ReadRequest, Refused};
 use crate::reconfigure::Target;
 use crate::router::{GroupCell, Route, Router};
 use crate::snapshotter::Snapshotter;
@@ -164,6 +164,7 @@ impl NodeHandle {
         let share = proposals.len() / mail.pollers() + 1;
         let mut letters: Vec<Vec<Proposal>> = (0..mail.pollers()).map(|_| Vec::with_capacity(share)).collect();
         let mut doors = Doors::default();
+        let mut refused = Refused::default();
         for proposal in proposals {
             match doors.ask(self, &proposal).and_then(|home| self.admit(&proposal).map(|()| home)) {
                 Ok(home) => {
@@ -175,7 +176,7 @@ impl NodeHandle {
                 }
                 Err(e) => {
                     if !mutant::is(Mutant::DoorSwallows) {
-                        proposal.reply.fail(e);
+                        refused.add(proposal.reply, e);
                     }
                     if let Some(fence) = proposal.fence {
                         fence.shut();
@@ -184,6 +185,7 @@ impl NodeHandle {
                 }
             }
         }
+        refused.tell();
         for (home, letter) in (0..).map(PollerId).zip(letters).filter(|l| !l.1.is_empty()) {
             mail.poller(home, PollerMsg::ProposeAll(letter));
         }

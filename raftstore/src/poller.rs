@@ -18,7 +18,7 @@ use crate::ids::{BatchSeq, GroupId, Incarnation, NodeId, PollerId, ReplicaId, Ti
 use crate::inbox::Inbox;
 use crate::log_writer::SharedLog;
 use crate::proposal::{Proposal, ReadRequest};
-use crate::replica::{Letter, Limits, Replica, Work};
+use crate::replica::{Letter, Limits, Replica, Work, WriteTime};
 use crate::router::{Route, Router};
 use crate::task::{ApplierMsg, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
 use crate::ticker::Ticker;
@@ -114,10 +114,12 @@ impl Poller {
     #[must_use]
     pub fn new(config: &Config, parts: PollerParts) -> Poller {
         let tick = tick_of(parts.now, config.tick);
-        let work = Work::new(tick, parts.router.budget().clone());
+        let limits = Limits::new(config);
+        let window = config.tick * u32::try_from(limits.pace_ticks).unwrap_or(u32::MAX);
+        let work = Work::new(tick, WriteTime::new(window), parts.router.budget().clone());
         let disks = BTreeMap::from([(parts.me.node, parts.me.incarnation)]);
         Poller {
-            limits: Arc::new(Limits::new(config)),
+            limits: Arc::new(limits),
             tick: config.tick,
             disk_stall: config.disk_stall,
             replicas: Vec::new(),
@@ -220,6 +222,7 @@ impl Poller {
         while self.in_flight.front().is_some_and(|b| b.seq <= upto) {
             let batch = self.in_flight.pop_front().expect("looked at it");
             self.late.on_synced(batch.since);
+            self.work.writes.on_written(self.parts.router.health().last_write());
             self.synced = true;
             for place in batch.places {
                 let mut any = false;

@@ -24,8 +24,38 @@ pub const fn weigh(payload: u64, items: u64) -> u64 {
 pub trait ReplySlot: Send + Sync {
     /// No response to this proposal: the reason says whether it may have been appended.
     fn fail(&self, tag: u64, error: ProposeError);
+
+    /// Same, of several commands: takes them out of the list.
+    fn fail_all(&self, failed: &mut Vec<(u64, ProposeError)>) {
+        failed.drain(..).for_each(|(tag, error)| self.fail(tag, error));
+    }
     /// The typed slot.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// Commands that were refused one after the other, told together where they have one slot.
+#[derive(Default)]
+pub(crate) struct Refused {
+    slot: Option<Arc<dyn ReplySlot>>,
+    commands: Vec<(u64, ProposeError)>,
+}
+
+impl Refused {
+    /// One more.
+    pub(crate) fn add(&mut self, reply: ReplyTo, error: ProposeError) {
+        if !self.slot.as_ref().is_some_and(|slot| Arc::ptr_eq(slot, &reply.slot)) {
+            self.tell();
+            self.slot = Some(reply.slot);
+        }
+        self.commands.push((reply.tag, error));
+    }
+
+    /// Tells those who wait.
+    pub(crate) fn tell(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.fail_all(&mut self.commands);
+        }
+    }
 }
 
 /// Who waits for the answer of one command.

@@ -24,6 +24,7 @@ mod snapshot;
 mod truncate;
 mod work;
 
+pub use pace::WriteTime;
 pub use work::{Letter, Limits, Work};
 
 use crate::env::{Creation, GroupOp, GroupWrite, PeerIdentity};

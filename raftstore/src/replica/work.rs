@@ -9,6 +9,7 @@ use crate::env::{Fetch, GroupWrite, LogBatch};
 use crate::events::Event;
 use crate::ids::{BatchSeq, GroupId, PollerId, Tick};
 use crate::outbox::Outbox;
+use crate::replica::WriteTime;
 use crate::task::{ApplierMsg, ApplyTask, FetchTask, LifecycleMsg, SnapshotTask};
 use std::sync::Arc;
 
@@ -119,6 +120,8 @@ pub struct Work {
     pub tally: Tally,
     /// The disk hangs: leaders say nothing that would keep them leading.
     pub silent: bool,
+    /// How long the log's writes take.
+    pub writes: WriteTime,
     /// The node's.
     pub budget: Arc<Budget>,
 }
@@ -126,7 +129,7 @@ pub struct Work {
 impl Work {
     /// Nothing collected yet.
     #[must_use]
-    pub fn new(now: Tick, budget: Arc<Budget>) -> Work {
+    pub fn new(now: Tick, writes: WriteTime, budget: Arc<Budget>) -> Work {
         Work {
             now,
             seq: BatchSeq(1),
@@ -136,6 +139,7 @@ impl Work {
             events: Vec::new(),
             tally: Tally::default(),
             silent: false,
+            writes,
             budget,
         }
     }

@@ -14,17 +14,22 @@ pub(super) struct Arrivals {
     all: u64,
     /// Open loop: when the next operation is due.
     next_at: Instant,
+    /// Open loop: the time between two operations of this node.
+    every: Option<Duration>,
 }
 
 impl Arrivals {
     pub(super) fn new(pace: Pace, all: u64, now: Instant) -> Arrivals {
-        Arrivals { pace, led: 0, all: all.max(1), next_at: now }
+        let mut new = Arrivals { pace, led: 0, all: all.max(1), next_at: now, every: None };
+        new.space();
+        new
     }
 
     /// Another pace from now on.
     pub(super) fn change(&mut self, pace: Pace, now: Instant) {
         self.pace = pace;
         self.next_at = now;
+        self.space();
     }
 
     /// So many groups are led here. Nothing was due while none was.
@@ -33,6 +38,7 @@ impl Arrivals {
             self.next_at = self.next_at.max(now);
         }
         self.led = led;
+        self.space();
     }
 
     /// How many operations may be under way: one at least.
@@ -51,7 +57,7 @@ impl Arrivals {
 
     /// It was begun.
     pub(super) fn begun(&mut self) {
-        if let Some(every) = self.every() {
+        if let Some(every) = self.every {
             self.next_at += every;
         }
     }
@@ -66,10 +72,9 @@ impl Arrivals {
         self.due(now).map_or(Duration::ZERO, |due| now.saturating_duration_since(due))
     }
 
-    /// Open loop: the time between two operations of this node.
-    fn every(&self) -> Option<Duration> {
-        let rate = self.pace.rate? * self.led.max(1) as f64 / self.all as f64;
-        Some(Duration::from_secs_f64(1.0 / rate))
+    fn space(&mut self) {
+        let share = self.led.max(1) as f64 / self.all as f64;
+        self.every = self.pace.rate.map(|rate| Duration::from_secs_f64(1.0 / (rate * share)));
     }
 
     /// Open loop: when it was due, for each that was due and never began.
