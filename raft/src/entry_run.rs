@@ -85,10 +85,12 @@ impl EntryRun {
         self.ordered
     }
 
-    /// Commands that wait for their places.
+    /// Commands to be proposed: their encoded size is known when they have their places.
     #[must_use]
     pub fn commands(data: impl Iterator<Item = Bytes>) -> EntryRun {
-        EntryRun::proposal(data.map(Entry::normal))
+        let shared: Arc<[Entry]> = data.map(Entry::normal).collect();
+        let payload = shared.iter().map(Entry::payload_size).sum();
+        EntryRun { payload, ..EntryRun::unmeasured(shared) }
     }
 
     /// Gives it the byte form of its entries, which whoever writes them next need not find again. What it is, and what of the
@@ -164,13 +166,6 @@ impl EntryRun {
             std::mem::take(&mut first) || size <= max_bytes
         };
         self.part(0..self.iter().take_while(fits).count())
-    }
-
-    /// A proposal: its encoded size is known when its entries have their places.
-    pub(crate) fn proposal(entries: impl Iterator<Item = Entry>) -> EntryRun {
-        let shared: Arc<[Entry]> = entries.collect();
-        let payload = shared.iter().map(Entry::payload_size).sum();
-        EntryRun { payload, ..EntryRun::unmeasured(shared) }
     }
 
     /// Gives the entries of a proposal their places in the log. What others share stays as it is (S40).

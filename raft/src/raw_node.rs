@@ -119,7 +119,7 @@ impl<S: Storage> RawNode<S> {
 
     /// Proposes one command. `Some`: appended here, by this leader, at that position; `None`: forwarded.
     pub fn propose(&mut self, now: Tick, data: Bytes) -> Result<Option<LogPos>, StepError> {
-        self.propose_run(now, EntryRun::proposal([Entry::normal(data)].into_iter()))
+        self.propose_run(now, EntryRun::commands([data].into_iter()))
     }
 
     /// Proposes several, all or none: the position of the first, the others follow it. One allocation if

@@ -71,14 +71,16 @@ impl Health {
         self.why.lock().clone()
     }
 
-    /// A write to the log store begins, or has ended (`None`).
-    pub fn set_write(&self, began: Option<Instant>) {
-        self.write_began.store(began.map_or(0, |at| at.0.saturating_add(1)), Ordering::Relaxed);
+    /// A write to the log store begins.
+    pub fn begin_write(&self, at: Instant) {
+        self.write_began.store(at.0.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// A write took so long.
-    pub fn on_written(&self, took: Duration) {
+    /// It has ended.
+    pub fn end_write(&self, at: Instant) {
+        let took = self.write_age(at).unwrap_or_default();
         self.last_write.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.write_began.store(0, Ordering::Relaxed);
     }
 
     /// How long the last write that ended took.

@@ -55,11 +55,9 @@ impl SharedLog {
         if health.is_poisoned() {
             return false;
         }
-        let began = self.clock.now();
-        health.set_write(Some(began));
+        health.begin_write(self.clock.now());
         let result = self.log.write(batch);
-        health.set_write(None);
-        health.on_written(self.clock.now().since(began));
+        health.end_write(self.clock.now());
         match result {
             Ok(_durable) => true,
             Err(failed) => {

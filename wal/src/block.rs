@@ -99,14 +99,15 @@ pub(crate) fn pieces(runs: &Entries) -> impl Iterator<Item = Vec<Stretch<'_>>> {
         let (mut piece, mut room) = (Vec::new(), BLOCK_BYTES);
         while let Some(next) = rest.take() {
             let fit = fitting(&next, room).max(usize::from(piece.is_empty()));
-            let all = fit >= next.entries().len();
-            let (front, back) = if all { (Some(next), runs.next()) } else { split(next, fit) };
-            rest = back;
-            room = room.saturating_sub(front.map_or(0, |front| front.payload()));
-            piece.extend(front);
-            if !all {
+            if fit < next.entries().len() {
+                let (front, back) = next.split_at(fit);
+                piece.extend((fit > 0).then_some(front));
+                rest = Some(back);
                 break;
             }
+            room = room.saturating_sub(next.payload());
+            piece.push(next);
+            rest = runs.next();
         }
         (!piece.is_empty()).then_some(piece)
     })
@@ -123,11 +124,6 @@ fn fitting(stretch: &Stretch<'_>, mut room: u64) -> usize {
         left.is_some()
     };
     stretch.entries().iter().take_while(fits).count()
-}
-
-fn split(stretch: Stretch<'_>, n: usize) -> (Option<Stretch<'_>>, Option<Stretch<'_>>) {
-    let (front, back) = stretch.split_at(n);
-    ((n > 0).then_some(front), Some(back))
 }
 
 #[cfg(test)]

@@ -110,8 +110,8 @@ fn a_placed_proposal_is_measured_like_any_run() {
     let mut rng = Rng(5);
     for first in [1, 120, 127, 128, 16_380, (1 << 21) - 3] {
         for len in 1..12 {
-            let payload = |_| Entry::normal(Bytes::from(vec![1; rng.below(300) as usize]));
-            let mut placed = EntryRun::proposal((0..len).map(payload));
+            let payload = |_| Bytes::from(vec![1; rng.below(300) as usize]);
+            let mut placed = EntryRun::commands((0..len).map(payload));
             placed.place(LogPos::new(Term(first), Index(first)));
             let measured = EntryRun::from(placed.to_vec());
             assert_eq!(placed, measured);

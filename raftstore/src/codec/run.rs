@@ -122,20 +122,17 @@ fn form_of(prev: LogPos, entries: &[Entry]) -> Vec<u8> {
 /// Commands as a run for the core to place, with their form where it spares more than it costs.
 #[must_use]
 pub fn run_of(commands: Vec<Bytes>) -> EntryRun {
-    // No step: before them is an entry of the same term, if only the one that the leader began it with.
     let head = |command: &Bytes| 2 + varint_len(command.len() as u64) as usize;
     let size: usize = commands.iter().map(|command| head(command) + command.len()).sum();
-    if commands.len() < MANY || size >= LARGE * commands.len() {
-        return EntryRun::commands(commands.into_iter());
+    let spares = commands.len() >= MANY && size < LARGE * commands.len();
+    let run = EntryRun::commands(commands.into_iter());
+    if !spares {
+        return run;
     }
     let mut form = Vec::with_capacity(size);
-    for command in &commands {
-        let mut head = [0; HEAD];
-        let len = varint_into(&mut head, 2, command.len() as u64);
-        form.extend_from_slice(&head[..len]);
-        form.extend_from_slice(command);
-    }
-    EntryRun::commands(commands.into_iter()).with_form(form.into())
+    // No step: before them is an entry of the same term, if only the one that the leader began it with.
+    run.iter().for_each(|entry| put_behind(&mut form, [0; HEAD], 1, entry));
+    run.with_form(form.into())
 }
 
 /// Takes a run that follows `prev`: consecutive, terms never fall. Payloads and form are slices of the buffer that is read.
