@@ -153,7 +153,11 @@ impl Replica {
     }
 
     /// A word between replicas that the core has no part in. The message says nothing: it is an answer to nobody.
+    /// Whoever is stopped is silent: its tombstone may be durable before it hears of it.
     fn say(&self, node: NodeId, to: ReplicaId, aside: Aside, work: &mut Work) {
+        if self.closed().is_some() {
+            return;
+        }
         let body = Body::HeartbeatResp { context: Bytes::new() };
         let message = Message { from: self.id, to, term: self.raft.basic_status().term, body };
         let birth = self.creation.digest;

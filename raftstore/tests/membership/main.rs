@@ -20,10 +20,17 @@ use pontoon_raftstore::mem::Packet;
 use pontoon_raftstore::proposal::AdminDone;
 use pontoon_raftstore::reconfigure::{Phase, Target};
 use pontoon_raftstore::task::{Aside, GroupMessage};
-use pontoon_raftstore::testing::KvOp;
+use pontoon_raftstore::testing::{Cell, KvOp, LifecycleCell};
+use std::sync::Arc;
 
 /// A vote request of a term far ahead, as it comes over a link of this node and disk: whoever steps it shows that term.
 fn intrude(c: &mut Cluster, link: (u64, u64), from: u64, to: u64, birth: u64) -> Term {
+    deliver_vote(c, link, from, to, birth);
+    c.settle();
+    status(c, 1).term
+}
+
+fn deliver_vote(c: &Cluster, link: (u64, u64), from: u64, to: u64, birth: u64) {
     let body = Body::Vote(VoteRequest { last: LogPos::new(Term(90), Index(900)), transfer: true });
     let message = Message { from: ReplicaId(from), to: ReplicaId(to), term: Term(99), body };
     let message = GroupMessage { group: GROUP, epoch: 0, birth, aside: Aside::Nothing, message };
@@ -31,8 +38,6 @@ fn intrude(c: &mut Cluster, link: (u64, u64), from: u64, to: u64, birth: u64) ->
     let from = PeerIdentity { node, incarnation, epoch: Default::default() };
     let body = encode_messages(&[message]);
     c.net.deliver(Packet { from, to: NodeId(1), lane: Lane::Urgent, body }).unwrap();
-    c.settle();
-    status(c, 1).term
 }
 
 #[test]
@@ -49,6 +54,28 @@ fn who_is_no_member_any_more_never_reaches_the_core() {
     assert_eq!(intrude(&mut c, (3, 103), 4, 2, 0), term, "to another replica");
     assert_eq!(intrude(&mut c, (3, 103), 4, 1, 7), term, "of another birth");
     assert_eq!(intrude(&mut c, (3, 103), 4, 1, 0), Term(99), "a member");
+}
+
+/// Bug (world 53035): a replica spoke after its tombstone was durable. Mechanism: it refused what a removed replica said, as
+/// it should, but told it that it may go, as if it were still there. Fix: whoever is stopped says no word.
+#[test]
+fn whoever_is_being_destroyed_tells_nobody_that_he_was_removed() {
+    for hung in [false, true] {
+        let mut c = cluster(4, &[1, 2, 3]);
+        lead_at(&mut c, 1);
+        change(&mut c, &[1, 2], &[]);
+        if hung {
+            c.nodes.get_mut(&NodeId(1)).unwrap().hung.insert("log_writer");
+            let cell: Arc<LifecycleCell> = Cell::new(c.nodes[&NodeId(1)].power.clone());
+            c.nodes[&NodeId(1)].handle.destroy(GROUP, cell.clone());
+            c.settle();
+            assert_eq!(cell.take(), None, "the tombstone is on its way");
+        }
+        deliver_vote(&c, (3, 103), 3, 1, 0);
+        let (_, sent) = c.turn();
+        let told = sent.iter().any(|p| p.from.node == NodeId(1) && p.to == NodeId(3));
+        assert_eq!(told, !hung, "{sent:?}");
+    }
 }
 
 #[test]

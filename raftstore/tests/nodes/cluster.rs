@@ -10,7 +10,7 @@ use pontoon_raftstore::env::{Clock, Env, Instant, LogStore, PeerIdentity};
 use pontoon_raftstore::error::{LifecycleError, ProposeError, ReadError};
 use pontoon_raftstore::group_spec::GroupSpec;
 use pontoon_raftstore::ids::{BootEpoch, GroupId, Incarnation, Index, LogPos, NodeId};
-use pontoon_raftstore::mem::{MemClock, MemDisk, MemFiles, MemMachineDisk, MemNet, Persistence, Power};
+use pontoon_raftstore::mem::{MemClock, MemDisk, MemFiles, MemMachineDisk, MemNet, Packet, Persistence, Power};
 use pontoon_raftstore::node::{NodeHandle, NodeInputs, NodeParts, boot};
 use pontoon_raftstore::proposal::{Fence, Proposal, ReadRequest, ReplyTo};
 use pontoon_raftstore::router::Router;
@@ -162,11 +162,7 @@ impl Cluster {
 
     /// Turns everything once and delivers what was sent. Returns whether anything moved.
     pub fn step(&mut self) -> bool {
-        let mut worked = false;
-        for node in self.nodes.values_mut() {
-            worked |= turn_all(node, self.now);
-        }
-        let sent = self.net.take_sent();
+        let (mut worked, sent) = self.turn();
         worked |= !sent.is_empty();
         for packet in sent {
             if !self.cut_off.contains(&packet.to) && !self.cut_off.contains(&packet.from.node) {
@@ -174,6 +170,12 @@ impl Cluster {
             }
         }
         worked
+    }
+
+    /// Turns everything once. Returns whether anything moved, and what was sent.
+    pub fn turn(&mut self) -> (bool, Vec<Packet>) {
+        let worked = self.nodes.values_mut().fold(false, |worked, node| worked | turn_all(node, self.now));
+        (worked, self.net.take_sent())
     }
 
     pub fn ticks(&mut self, n: u64) {
