@@ -45,6 +45,8 @@ impl Ticker {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let told = Arc::clone(&stop);
         let mut work = Work { balance: Balance::new(), sums: Sums::new(), core, upkeep, dir };
+        // No page of metrics lacks them.
+        work.sums.refresh(&work.core);
         let run = move || {
             let (flag, bell) = &*told;
             let mut stopped = flag.lock();
@@ -117,6 +119,8 @@ impl Work {
             ::metrics::gauge!("pontoon_disk_available_bytes").set(free as f64);
             health.set_disk_full(free < reserve);
         }
-        health.set_log_full(self.upkeep.live_log_bytes() > config.log.live_limit.get());
+        let (live, limit) = (self.upkeep.live_log_bytes(), config.log.live_limit.get());
+        health.set_log_full(live > limit);
+        health.set_log_crowded(live > limit / 2);
     }
 }

@@ -24,6 +24,8 @@ pub struct Health {
     disk_full: AtomicBool,
     /// The embedder says that the live log is over its bound.
     log_full: AtomicBool,
+    /// The live log is at half of it.
+    log_crowded: AtomicBool,
     /// No new work is taken.
     stopping: AtomicBool,
     /// Per active part: name and the moment of its last turn or wait (nanoseconds).
@@ -118,6 +120,17 @@ impl Health {
     #[must_use]
     pub fn is_log_full(&self) -> bool {
         self.log_full.load(Ordering::Relaxed)
+    }
+
+    /// The live log is at half of its bound: it holds nothing for followers any more that live on snapshots.
+    pub fn set_log_crowded(&self, crowded: bool) {
+        self.log_crowded.store(crowded, Ordering::Relaxed);
+    }
+
+    /// Is it?
+    #[must_use]
+    pub fn is_log_crowded(&self) -> bool {
+        self.log_crowded.load(Ordering::Relaxed)
     }
 
     /// No new work is taken from now on.

@@ -9,7 +9,7 @@ use crate::error::{AdminError, GroupError};
 use crate::events::Event;
 use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
 use crate::proposal::AdminSlot;
-use crate::replica::{Replica, Surroundings};
+use crate::replica::{LogRoom, Replica, Surroundings};
 use crate::task::{Control, Newborn, SnapshotEvent, SnapshotTask};
 use std::sync::Arc;
 
@@ -111,11 +111,12 @@ impl Poller {
 
     pub(super) fn on_durable(&mut self, positions: Vec<(GroupId, ReplicaId, Generation, LogPos)>) {
         let groups = (self.places.len() * self.parts.router.mail().pollers()) as u64;
+        let room = LogRoom { groups, crowded: self.parts.router.health().is_log_crowded() };
         for (group, replica, generation, pos) in positions {
             self.at(group, |r, work| {
                 if r.id() == replica {
                     r.on_durable(generation, pos);
-                    r.truncate(groups, work);
+                    r.truncate(room, work);
                     r.answer_flushed();
                 }
             });

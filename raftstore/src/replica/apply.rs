@@ -5,7 +5,7 @@
 //! after the last one. `durable <= applied <= handed`.
 
 use super::backlog::Backlog;
-use super::{Letter, Phase, Replica, Work};
+use super::{Letter, LogRoom, Phase, Replica, Work};
 use crate::budget::Budget;
 use crate::codec::ReplicaRecord;
 use crate::env::{Install, Reader, Truncation};
@@ -142,7 +142,7 @@ impl Replica {
         let needed = self.needed_in_memory();
         self.raft.storage_mut().on_applied(index, needed);
         if mutant::is(Mutant::TruncateAheadOfDurable) {
-            self.truncate(1, work);
+            self.truncate(LogRoom { groups: 1, crowded: false }, work);
         }
     }
 

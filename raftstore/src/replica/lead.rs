@@ -71,7 +71,7 @@ impl Leading {
 
     /// Log up to there was dropped though a follower may have needed it.
     pub(super) fn give_up_below(&mut self, index: Index) {
-        self.given_up = index;
+        self.given_up = self.given_up.max(index);
     }
 
     pub(super) fn given_up(&self) -> Index {
@@ -113,6 +113,7 @@ impl Replica {
             self.leading.followers.clear();
             self.leading.seen.clear();
             self.leading.given_up = Index::NONE;
+            self.snapshots.feeding.clear();
         }
         if soft.role == StateRole::Leader {
             self.proposals.set_give_up(None);

@@ -10,6 +10,7 @@ mod apply;
 mod backlog;
 mod catch_up;
 mod commits;
+mod feeding;
 mod fetches;
 mod lead;
 mod membership;
@@ -25,6 +26,7 @@ mod truncate;
 mod work;
 
 pub use pace::WriteTime;
+pub use truncate::LogRoom;
 pub use work::{Letter, Limits, Work};
 
 use crate::env::{Creation, GroupOp, GroupWrite, PeerIdentity};

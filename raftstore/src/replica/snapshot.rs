@@ -6,20 +6,18 @@
 //! Invariant: a spool belongs to exactly one of `received`, the install (then, with `Restore`, the applier), the
 //! storage's shelf; all else is dropped.
 
+use super::feeding::Feeding;
 use super::ready::ToWrite;
 use super::{Letter, Phase, Replica, Work};
 use crate::codec::ReplicaRecord;
 use crate::env::{Destination, GroupOp, Install, PeerIdentity, Reader};
 use crate::error::AdminError;
-use crate::ids::{Generation, Index, ReplicaId, SpoolId, Tick};
+use crate::ids::{Generation, Index, ReplicaId, SpoolId};
 use crate::proposal::{AdminDone, AdminSlot};
 use crate::task::{ApplierMsg, GroupMessage, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
 use pontoon_raft::{Body, HardState, Snapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Ticks after which a build that nobody reported on is asked for again.
-const BUILD_PATIENCE: Tick = 600;
 
 /// Snapshots that one replica takes in within a turn.
 const MAX_RECEIVED: usize = 4;
@@ -27,8 +25,8 @@ const MAX_RECEIVED: usize = 4;
 /// Snapshots of one replica, built and received.
 #[derive(Default)]
 pub(super) struct Snapshots {
-    /// One is being built to be sent; asked for again after this tick.
-    building_until: Option<Tick>,
+    /// Whose log must stay.
+    pub(super) feeding: Feeding,
     /// To whom streams are on their way. A set, for a newer stream to a replica takes the place of its older one, which
     /// then ends without a word.
     sends: BTreeSet<ReplicaId>,
@@ -72,11 +70,11 @@ impl Replica {
         if !self.raft.storage_mut().take_snapshot_wanted() {
             return;
         }
-        if self.snapshots.building_until.is_some_and(|until| work.now < until) || !self.snapshots.sends.is_empty() {
+        let applied = self.machine.applied();
+        if !self.snapshots.sends.is_empty() || !self.snapshots.feeding.begin_build(applied, work.now) {
             return;
         }
         self.drop_shelf(work);
-        self.snapshots.building_until = Some(work.now + BUILD_PATIENCE);
         self.ask_for_snapshot(SnapshotPurpose::Send, work);
     }
 
@@ -125,7 +123,7 @@ impl Replica {
     }
 
     fn on_built(&mut self, result: Result<Box<Spooled>, String>, work: &mut Work) {
-        self.snapshots.building_until = None;
+        self.snapshots.feeding.end_build();
         let Ok(spooled) = result else { return };
         if self.closed().is_some() {
             return drop_spool(spooled.spool, work);
@@ -152,6 +150,10 @@ impl Replica {
 
     fn on_sent(&mut self, to: ReplicaId, ok: bool, work: &mut Work) {
         self.snapshots.sends.remove(&to);
+        if let (true, Some(sent)) = (ok, self.raft.storage().spooled()) {
+            let upto = sent.meta.index;
+            self.snapshots.feeding.on_fed(to, upto, work.now);
+        }
         if self.closed().is_none() {
             self.raft.report_snapshot(work.now, to, ok);
         }

@@ -2,12 +2,13 @@
 //!
 //! Leaves to others: learning what is durable (durability), dropping the records (the log store).
 //! Invariant: nothing above the machine's durable position is ever dropped (law 5); followers, dead ones too, are a courtesy
-//! that ends at `log_keep` bytes a group and at a node-wide sum, then the laggard gets a snapshot.
+//! that ends at `log_keep` bytes a group and at a node-wide sum, then the laggard gets a snapshot. What comes behind that
+//! stays until it has caught up (`feeding`), or the node's log is crowded.
 
 use super::{Phase, Replica, Work};
 use crate::env::{GroupOp, Truncation};
 use crate::group_status::FollowerStatus;
-use crate::ids::{Index, LogPos};
+use crate::ids::{Index, LogPos, Tick};
 use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{FlowState, StateRole};
 
@@ -21,15 +22,25 @@ const NODE_TAIL: u64 = 16 << 20;
 /// Behind this many bytes of log a small snapshot is what a follower gets.
 const LEAST_TAIL: u64 = 1 << 20;
 
+/// What a log shares the node's with.
+#[derive(Clone, Copy, Debug)]
+pub struct LogRoom {
+    /// Replicas on this node.
+    pub groups: u64,
+    /// The node's log is at half of its bound.
+    pub crowded: bool,
+}
+
 impl Replica {
-    /// Drops what nobody needs, if it is worth a write. `groups`: replicas on this node.
-    pub fn truncate(&mut self, groups: u64, work: &mut Work) {
+    /// Drops what nobody needs, if it is worth a write.
+    pub fn truncate(&mut self, room: LogRoom, work: &mut Work) {
         if !matches!(self.phase, Phase::Running) || self.writes.has_install() {
             return;
         }
         let log_keep = self.limits.log_keep;
-        let keep = log_keep.min(log_keep.saturating_mul(NODE_KEEPS) / groups.max(1)).max(1 << 10);
-        let Some(upto) = self.droppable(keep, NODE_TAIL / groups.max(1)) else { return };
+        let groups = room.groups.max(1);
+        let keep = log_keep.min(log_keep.saturating_mul(NODE_KEEPS) / groups).max(1 << 10);
+        let Some(upto) = self.droppable(keep, NODE_TAIL / groups, room.crowded, work.now) else { return };
         let (Some(term), Some(conf)) = (self.stored_term(upto), self.machine.conf_at(upto)) else { return };
         let truncation = Truncation { pos: LogPos::new(term, upto), conf_state: conf.clone() };
         self.write_lazy_commit(work);
@@ -39,7 +50,7 @@ impl Replica {
     }
 
     /// The last index that may go, of a group's share of what may be kept and of what stays. Bytes.
-    fn droppable(&mut self, keep: u64, tail: u64) -> Option<Index> {
+    fn droppable(&mut self, keep: u64, tail: u64, crowded: bool, now: Tick) -> Option<Index> {
         let storage = self.raft.storage();
         let first = storage.truncated().pos.index;
         let bytes = storage.log_bytes();
@@ -50,9 +61,12 @@ impl Replica {
         if bytes < tail.min(keep / WORTH) || durable <= first {
             return None;
         }
+        let followers = self.followers_to_keep_for();
+        let fed = self.needed_by_fed(&followers, durable, now);
         if bytes > keep {
-            self.leading.give_up_below(durable);
-            return Some(durable);
+            let upto = if crowded { durable } else { durable.min(fed) };
+            self.leading.give_up_below(upto);
+            return (upto > first).then_some(upto);
         }
         // A tail stays for followers that a later leader may find lagging. None that is much longer than the snapshot that they
         // would get without it: what is not cut when its memtable is full is written a second time.
@@ -60,22 +74,33 @@ impl Replica {
         let entries = first.lag_to(self.machine.applied()).max(1);
         let tail = tail.saturating_mul(entries) / bytes.max(1);
         let tail_start = Index(self.machine.applied().0.saturating_sub(tail));
-        let upto = durable.min(self.needed_by_followers()).min(tail_start);
+        let upto = durable.min(self.needed_by_followers(&followers)).min(fed).min(tail_start);
         // A tenth of the log at least, or it is not worth a record.
         (first.lag_to(upto) > entries / 10).then_some(upto)
     }
 
-    /// What every follower has, and the snapshot on its way. Of a follower that this leader never heard nothing is known: for
-    /// it everything stays, until that is too much once.
-    fn needed_by_followers(&self) -> Index {
-        if self.raft.basic_status().role != StateRole::Leader {
+    /// On a leader, all. Looked at afresh: what the status shows may be several memtables old.
+    fn followers_to_keep_for(&self) -> Vec<FollowerStatus> {
+        match self.raft.basic_status().role {
+            StateRole::Leader => self.look_at_followers(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What every follower has. Of a follower that this leader never heard nothing is known: for it everything stays, until
+    /// that is too much once.
+    fn needed_by_followers(&self, followers: &[FollowerStatus]) -> Index {
+        let given_up = self.leading.given_up();
+        let fed = |f: &&FollowerStatus| f.flow != FlowState::Snapshot && f.matched >= given_up;
+        followers.iter().filter(fed).map(|f| f.matched).min().unwrap_or(Index(u64::MAX))
+    }
+
+    /// The snapshot that is built or on its way, and whoever lives on one. A follower feeds nobody.
+    fn needed_by_fed(&mut self, followers: &[FollowerStatus], durable: Index, now: Tick) -> Index {
+        if followers.is_empty() {
             return Index(u64::MAX);
         }
         let shelf = self.raft.storage().spooled().map_or(Index(u64::MAX), |s| s.meta.index);
-        let given_up = self.leading.given_up();
-        // Looked at afresh: what the status shows may be several memtables old.
-        let fed = |f: &FollowerStatus| f.flow != FlowState::Snapshot && f.matched >= given_up;
-        let matched = self.look_at_followers().into_iter().filter(fed).map(|f| f.matched).min();
-        matched.unwrap_or(Index(u64::MAX)).min(shelf)
+        self.snapshots.feeding.needs(followers, durable, now).min(shelf)
     }
 }

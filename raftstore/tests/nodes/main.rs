@@ -377,6 +377,40 @@ fn a_snapshot_that_a_hung_disk_held_back_is_sent_later() {
     assert_equal_contents(&mut c);
 }
 
+/// The bug: where much is written, the log was cut behind a snapshot before that was built, and behind the follower before it
+/// had installed it: it got one after the other, for ever, or none. The fix: the log behind it stays until the follower has
+/// caught up.
+#[test]
+fn one_snapshot_is_enough_however_slow_it_is_and_however_much_is_written() {
+    for (at_leader, part) in [(true, "snapshotter"), (false, "snapshotter"), (false, "applier"), (true, "log_reader")] {
+        let (mut c, leader, laggard) = behind_a_truncated_log(Config::default());
+        let slow = if at_leader { leader } else { laggard };
+        c.cut_off.clear();
+        let value = Bytes::from(vec![b'y'; 1000]);
+        for n in 0..600_u32 {
+            // It takes two seconds for all that it does; in that time more is written than is kept for a laggard.
+            let hung = &mut c.nodes.get_mut(&slow).unwrap().hung;
+            if n % 20 == 19 {
+                hung.remove(part)
+            } else {
+                hung.insert(part)
+            };
+            let key = Bytes::from(format!("{}", n % 50));
+            let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(key, value.clone())])).unwrap();
+            c.ticks(1);
+            assert!(slot.take().unwrap().is_ok());
+        }
+        let [there, here] = [laggard, leader].map(|id| c.nodes[&id].handle.status(GROUP).unwrap());
+        assert_eq!(there.generation.0, 1, "{part}: one snapshot");
+        assert!(there.applied.lag_to(here.applied) < 30, "{part}: {} of {}", there.applied, here.applied);
+        c.nodes.get_mut(&slow).unwrap().hung.clear();
+        c.ticks(60);
+        let log_bytes = c.nodes[&leader].handle.status(GROUP).unwrap().log_bytes;
+        assert!(log_bytes < 16 << 10, "{part}: {log_bytes} bytes stay when nobody needs them");
+        assert_equal_contents(&mut c);
+    }
+}
+
 #[test]
 fn catch_up_reads_do_not_pile_up_before_a_slow_reader() {
     let mut c = three();
