@@ -24,9 +24,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-/// Commands of one queue that may be under way, and where a group gets few entries a second through: others wait behind them.
+/// Commands of one queue that may be without an answer, given up or not, and where a group gets few entries a second through:
+/// others wait behind them.
 const MOST: usize = 64;
-const MOST_OF_SLOW: usize = 12;
+const MOST_OF_SLOW: usize = 6;
 /// A write and a message that take longer are slow.
 const SLOW: Duration = Duration::from_millis(40);
 /// At the end everything was answered for so long.
@@ -248,7 +249,7 @@ pub(super) struct Queues {
     clients: Vec<BTreeMap<NodeId, Queue>>,
     /// How long each waits for an answer.
     patience: Vec<Duration>,
-    /// Commands of one queue that may be under way.
+    /// Commands of one queue that may be without an answer.
     most: usize,
     /// Tags, lines and values so far.
     number: u64,
@@ -291,7 +292,7 @@ impl Queues {
         }
         let node = *self.rng.pick(&up);
         let mut queue = self.clients[at].remove(&node.id).unwrap_or_else(|| Queue::new(node.boots));
-        if queue.bulk.under_way() < self.most {
+        if queue.pending.load(Ordering::Relaxed) + queue.bulk.staged() < self.most {
             self.stage(&mut queue, node, now);
         }
         if self.rng.chance(750) {
