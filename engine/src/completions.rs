@@ -8,6 +8,7 @@
 use crate::core::Core;
 use crate::group::Group;
 use crate::lookout::Lookout;
+use crate::metrics::Errors;
 use crate::park::block;
 use crate::proposal::Applied;
 use crate::state_machine::StateMachine;
@@ -44,8 +45,8 @@ pub struct Completions<S: StateMachine> {
     bulk: Bulk<Applied<S::Response>, Instant>,
     /// Refused before they were handed in.
     refused: Vec<Completion<S::Response>>,
-    /// When the batch that is being staged began.
-    now: Instant,
+    /// When the batch that is being staged began, if it has.
+    now: Option<Instant>,
     /// How long a command may take.
     limit: Duration,
     /// For those that take longer.
@@ -54,12 +55,11 @@ pub struct Completions<S: StateMachine> {
 
 impl<S: StateMachine> Completions<S> {
     pub(crate) fn new(core: &Arc<Core>) -> Completions<S> {
-        let now = Instant::now();
         Completions {
             core: Arc::clone(core),
-            bulk: Bulk::new(&core.pending),
+            bulk: Bulk::new(&core.node, &core.pending),
             refused: Vec::new(),
-            now,
+            now: None,
             limit: core.config.request_timeout.get(),
             lookout: Lookout::new(&core.timer),
         }
@@ -88,14 +88,12 @@ impl<S: StateMachine> Completions<S> {
     }
 
     fn stage(&mut self, group: &Group<S>, tag: u64, command: Bytes, fence: Option<Fence>) {
-        if self.bulk.staged() == 0 {
-            self.now = Instant::now();
-        }
+        let now = *self.now.get_or_insert_with(Instant::now);
         // A handle of another engine in this process names nothing here.
         let known = Arc::ptr_eq(group.core(), &self.core);
         let group = group.id();
         let staged = if known {
-            self.bulk.stage(group, command, fence, Ticket { tag, began: self.now })
+            self.bulk.stage(group, command, fence, Ticket { tag, began: now })
         } else {
             fence.iter().for_each(Fence::shut);
             Err(ProposeError::Group(GroupError::NotFound(group)))
@@ -110,23 +108,26 @@ impl<S: StateMachine> Completions<S> {
 
     /// Hands in what was submitted.
     pub fn flush(&mut self) {
-        self.bulk.hand_in(&self.core.node);
+        self.bulk.hand_in();
+        self.now = None;
     }
 
     /// Appends what came back to `out`; returns how much. Flushes first.
     pub fn collect(&mut self, out: &mut Vec<Completion<S::Response>>) -> usize {
         self.flush();
         let before = out.len();
-        self.refused.iter().filter_map(|c| c.result.as_ref().err()).for_each(|e| self.core.meters.on_error(e));
+        let mut errors = Errors::default();
+        self.refused.iter().filter_map(|c| c.result.as_ref().err()).for_each(|e| errors.add(e));
         out.append(&mut self.refused);
         let meters = &self.core.meters;
         self.bulk.collect(|Back { ticket, number, outcome: result }| {
             match &result {
                 Ok(_) => meters.on_nth_applied(number, ticket.began),
-                Err(e) => meters.on_error(e),
+                Err(e) => errors.add(e),
             }
             out.push(Completion { tag: ticket.tag, result });
         });
+        meters.on_errors(&errors);
         self.give_up_late(out);
         out.len() - before
     }

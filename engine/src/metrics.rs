@@ -79,6 +79,26 @@ impl Meters {
     }
 
     pub(crate) fn on_error(&self, error: &ProposeError) {
+        let mut one = Errors::default();
+        one.add(error);
+        self.on_errors(&one);
+    }
+
+    pub(crate) fn on_errors(&self, errors: &Errors) {
+        let all = self.refused.iter().zip(errors.refused).chain(self.failed.iter().zip(errors.failed));
+        all.filter(|(_, n)| *n > 0).for_each(|(counter, n)| counter.increment(n));
+    }
+}
+
+/// Errors of a batch, to be counted together: at overload there are millions in a second.
+#[derive(Default)]
+pub(crate) struct Errors {
+    refused: [u64; REFUSED.len()],
+    failed: [u64; FAILED.len()],
+}
+
+impl Errors {
+    pub(crate) fn add(&mut self, error: &ProposeError) {
         let refused = match error {
             ProposeError::OutcomeUnknown { why, .. } => {
                 let at = match why {
@@ -87,7 +107,8 @@ impl Meters {
                     Lost::Timeout => 2,
                     _ => 3,
                 };
-                return self.failed[at].increment(1);
+                self.failed[at] += 1;
+                return;
             }
             ProposeError::NotLeader { .. } => 0,
             ProposeError::Overloaded(Limit::DiskFull) => 2,
@@ -98,7 +119,7 @@ impl Meters {
             ProposeError::Group(_) => 6,
             _ => 4,
         };
-        self.refused[refused].increment(1);
+        self.refused[refused] += 1;
     }
 }
 

@@ -59,7 +59,7 @@ const STRATA: &[(&[&str], u8)] = &[
     (&["guard", "spool", "ledger"], 1),
     (&["log_cache", "outbox", "replica", "prepared"], 2),
     (&["poller", "log_writer", "log_reader", "applier", "ticker", "lifecycle", "snapshotter", "boot", "durability"], 3),
-    (&["node", "bulk", "threads", "solo"], 4),
+    (&["node", "door", "bulk", "threads", "solo"], 4),
     (&["mem", "testing", "sim"], 5),
 ];
 

@@ -2,11 +2,12 @@
 //! caller's tags.
 //!
 //! For one caller with many commands under way: no allocation, no lock and no wake-up for a single command.
-//! Leaves to others: the door and the order of what is appended (`node`, pollers), clocks and waiting (the engine's
+//! Leaves to others: the door (`door`) and the order of what is appended (pollers), clocks and waiting (the engine's
 //! `Completions`, the simulator's clients).
-//! Invariant: law 6: what was staged comes back exactly once, answered, refused or given up; an answer to what was given up
-//! meets nobody.
+//! Invariant: law 6: what was staged comes back exactly once, answered, refused behind the door or given up; an answer to what
+//! was given up meets nobody.
 
+use crate::door::Entrance;
 use crate::error::{Limit, ProposeError};
 use crate::ids::GroupId;
 use crate::node::NodeHandle;
@@ -49,7 +50,7 @@ pub struct Bulk<A, T> {
     /// The way there of the batch that is being staged.
     way: Arc<dyn ReplySlot>,
     /// Not handed in.
-    staged: Vec<Proposal>,
+    entrance: Entrance,
     /// Without an answer.
     flight: Flight<T>,
     /// The sink's memory, while nothing is in it.
@@ -59,10 +60,11 @@ pub struct Bulk<A, T> {
 impl<A: Send + 'static, T: Copy> Bulk<A, T> {
     /// An empty queue. `pending` counts what was handed in and not answered, over all queues that share it.
     #[must_use]
-    pub fn new(pending: &Arc<AtomicUsize>) -> Bulk<A, T> {
+    pub fn new(node: &NodeHandle, pending: &Arc<AtomicUsize>) -> Bulk<A, T> {
         let sink = Arc::new(Sink::new(pending));
         let way = Arc::new(Way(Arc::clone(&sink)));
-        Bulk { sink, way, staged: Vec::new(), flight: Flight::default(), spare: Vec::new() }
+        let entrance = Entrance::new(node.clone());
+        Bulk { sink, way, entrance, flight: Flight::default(), spare: Vec::new() }
     }
 
     /// Commands that did not come back yet.
@@ -74,10 +76,10 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
     /// Commands that are not handed in yet.
     #[must_use]
     pub fn staged(&self) -> usize {
-        self.staged.len()
+        self.entrance.held()
     }
 
-    /// Adds a command to the next batch. `Err`: it is none, and does not come back.
+    /// Adds a command to the next batch. `Err`: it was refused at the door, and does not come back.
     pub fn stage(
         &mut self,
         group: GroupId,
@@ -85,23 +87,30 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
         fence: Option<Fence>,
         ticket: Ticket<T>,
     ) -> Result<(), ProposeError> {
+        let home = match self.entrance.ask(group, fence.as_ref(), command.len()) {
+            Ok(home) => home,
+            Err(_) if mutant::is(Mutant::DoorSwallows) => {
+                self.sink.pending.fetch_add(1, Ordering::Relaxed);
+                return self.flight.add(ticket).map_or(Err(ProposeError::Overloaded(Limit::NodeInflight)), |_| Ok(()));
+            }
+            Err(e) => return Err(e),
+        };
         let Some(key) = self.flight.add(ticket) else {
-            fence.iter().for_each(Fence::shut);
+            self.entrance.let_go(fence.as_ref(), command.len());
             return Err(ProposeError::Overloaded(Limit::NodeInflight));
         };
         let reply = ReplyTo { slot: Arc::clone(&self.way), tag: key };
-        self.staged.push(Proposal { group, command, fence, reply });
+        self.entrance.put(home, Proposal { group, command, fence, reply });
         Ok(())
     }
 
-    /// Hands in what was staged.
-    pub fn hand_in(&mut self, node: &NodeHandle) {
-        if !self.staged.is_empty() {
-            self.sink.pending.fetch_add(self.staged.len(), Ordering::Relaxed);
-            let next = Vec::with_capacity(self.staged.len());
-            node.propose_all(std::mem::replace(&mut self.staged, next));
+    /// Hands in what was staged. The next command finds the doors as they are then.
+    pub fn hand_in(&mut self) {
+        if self.staged() > 0 {
+            self.sink.pending.fetch_add(self.staged(), Ordering::Relaxed);
             self.way = Arc::new(Way(Arc::clone(&self.sink)));
         }
+        self.entrance.hand_in();
     }
 
     /// What has an answer.

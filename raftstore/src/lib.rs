@@ -11,6 +11,7 @@ pub mod budget;
 pub mod bulk;
 pub mod codec;
 pub mod config;
+mod door;
 pub mod durability;
 pub mod env;
 pub mod error;

@@ -11,7 +11,6 @@ use crate::durability::Durability;
 use crate::env::{Clock, Env, Instant, PeerIdentity, Reader, Recovered};
 use crate::error::{BootError, GroupError, Limit, ProposeError, ReadError};
 use crate::events::EventStream;
-use crate::group_map::GroupMap;
 use crate::group_spec::GroupSpec;
 use crate::group_status::GroupStatus;
 use crate::health::HealthReport;
@@ -23,17 +22,13 @@ use crate::log_reader::LogReader;
 use crate::log_writer::{LogWriter, SharedLog};
 use crate::mail::Inboxes;
 use crate::poller::{Poller, PollerParts};
-use crate::proposal::{AdminSlot, Fence, Proposal, ReadRequest, Refused};
+use crate::proposal::{AdminSlot, Fence, Proposal, ReadRequest, weigh};
 use crate::reconfigure::Target;
 use crate::router::{GroupCell, Route, Router};
 use crate::snapshotter::Snapshotter;
 use crate::task::{Control, LifecycleMsg, LifecycleSlot, PollerMsg};
-use pontoon_raft::mutant::{self, Mutant};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Commands of one letter at most, so that a turn's bite stays bounded.
-const LETTER: usize = 1024;
 
 /// Everything active on a node. Threads or the simulator drive each by its `turn`.
 pub struct NodeParts {
@@ -151,48 +146,14 @@ impl NodeHandle {
     /// `Ok`: the slot is answered exactly once.
     pub fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
         let door = self.door(proposal.group, proposal.fence.as_ref());
-        let home = door.and_then(|home| self.admit(&proposal).map(|()| home));
-        let home = home.inspect_err(|_| proposal.fence.iter().for_each(Fence::shut))?;
-        self.router.mail().poller(home, PollerMsg::Propose(proposal));
+        let cell = door.and_then(|cell| self.admit(proposal.command.len()).map(|()| cell));
+        let cell = cell.inspect_err(|_| proposal.fence.iter().for_each(Fence::shut))?;
+        self.router.mail().poller(cell.poller, PollerMsg::Propose(proposal));
         Ok(())
     }
 
-    /// Hands many commands in, for any groups: one look at each group's door, few letters.
-    /// Each is answered exactly once, what is refused at the door, too. The order within a group is kept.
-    pub fn propose_all(&self, proposals: Vec<Proposal>) {
-        let mail = self.router.mail();
-        let share = proposals.len() / mail.pollers() + 1;
-        let mut letters: Vec<Vec<Proposal>> = (0..mail.pollers()).map(|_| Vec::with_capacity(share)).collect();
-        let mut doors = Doors::default();
-        let mut refused = Refused::default();
-        for proposal in proposals {
-            match doors.ask(self, &proposal).and_then(|home| self.admit(&proposal).map(|()| home)) {
-                Ok(home) => {
-                    let letter = &mut letters[home.0 as usize];
-                    letter.push(proposal);
-                    if letter.len() == LETTER {
-                        mail.poller(home, PollerMsg::ProposeAll(std::mem::take(letter)));
-                    }
-                }
-                Err(e) => {
-                    if !mutant::is(Mutant::DoorSwallows) {
-                        refused.add(proposal.reply, e);
-                    }
-                    if let Some(fence) = proposal.fence {
-                        fence.shut();
-                        doors.fenced = None; // the door is another now
-                    }
-                }
-            }
-        }
-        refused.tell();
-        for (home, letter) in (0..).map(PollerId).zip(letters).filter(|l| !l.1.is_empty()) {
-            mail.poller(home, PollerMsg::ProposeAll(letter));
-        }
-    }
-
     /// Where the group's commands go, if it takes any.
-    fn door(&self, group: GroupId, fence: Option<&Fence>) -> Result<PollerId, ProposeError> {
+    pub(crate) fn door(&self, group: GroupId, fence: Option<&Fence>) -> Result<Arc<GroupCell>, ProposeError> {
         let cell = self.serving(group)?;
         if self.router.health().is_disk_full() {
             return Err(ProposeError::Overloaded(Limit::DiskFull));
@@ -201,15 +162,11 @@ impl NodeHandle {
             return Err(ProposeError::Overloaded(Limit::Wal));
         }
         cell.with_status(|s| may_propose(s, fence))?;
-        if cell.is_crowded() {
-            return Err(ProposeError::Overloaded(Limit::GroupInflight));
-        }
-        Ok(cell.poller)
+        if cell.room() == 0 { Err(ProposeError::Overloaded(Limit::GroupInflight)) } else { Ok(cell) }
     }
 
-    /// Takes a command's weight from the budget, if it is one and fits.
-    fn admit(&self, proposal: &Proposal) -> Result<(), ProposeError> {
-        let size = proposal.command.len();
+    /// Takes the weight of a command of so many bytes from the budget, if it is one and fits.
+    pub(crate) fn admit(&self, size: usize) -> Result<(), ProposeError> {
         if size == 0 {
             // An empty entry is the leader's own; the machine would never see it, nor answer.
             return Err(ProposeError::Empty);
@@ -217,7 +174,7 @@ impl NodeHandle {
         if size > self.max_command {
             return Err(ProposeError::TooLarge(size, self.max_command));
         }
-        if !self.router.budget().try_admit(proposal.cost()) {
+        if !self.router.budget().try_admit(weigh(size as u64, 1)) {
             return Err(ProposeError::Overloaded(Limit::NodeInflight));
         }
         Ok(())
@@ -350,35 +307,6 @@ impl NodeHandle {
         match cell.with_status(|s| s.quarantined.clone()) {
             Some(why) => Err(GroupError::Quarantined(why)),
             None => Ok(cell),
-        }
-    }
-}
-
-/// The door of a group, or why nothing is taken there.
-type Door = Result<PollerId, ProposeError>;
-
-/// What was seen while many commands are handed in: nobody looks twice at a door that cannot have changed.
-#[derive(Default)]
-struct Doors {
-    /// Of commands without a fence.
-    open: GroupMap<Door>,
-    /// Of the last command with one.
-    fenced: Option<(GroupId, Fence, Door)>,
-}
-
-impl Doors {
-    fn ask(&mut self, node: &NodeHandle, proposal: &Proposal) -> Door {
-        let group = proposal.group;
-        let Some(fence) = &proposal.fence else {
-            return self.open.entry(group).or_insert_with(|| node.door(group, None)).clone();
-        };
-        match &self.fenced {
-            Some((before, of, door)) if *before == group && of == fence => door.clone(),
-            _ => {
-                let door = node.door(group, Some(fence));
-                self.fenced = Some((group, fence.clone(), door.clone()));
-                door
-            }
         }
     }
 }

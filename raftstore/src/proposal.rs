@@ -33,7 +33,7 @@ pub trait ReplySlot: Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
-/// Commands that were refused one after the other, told together where they have one slot.
+/// Commands that were refused behind the door one after the other, told together where they have one slot.
 #[derive(Default)]
 pub(crate) struct Refused {
     slot: Option<Arc<dyn ReplySlot>>,
@@ -41,8 +41,9 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// One more.
-    pub(crate) fn add(&mut self, reply: ReplyTo, error: ProposeError) {
+    /// One more; see `ReplyTo::refuse`.
+    pub(crate) fn add(&mut self, reply: ReplyTo, fence: Option<&Fence>, error: ProposeError) {
+        fence.iter().for_each(|fence| fence.break_off());
         if !self.slot.as_ref().is_some_and(|slot| Arc::ptr_eq(slot, &reply.slot)) {
             self.tell();
             self.slot = Some(reply.slot);
@@ -81,9 +82,7 @@ impl ReplyTo {
 
     /// No response from behind the door: nothing was appended, nor will be what is in line behind it.
     pub(crate) fn refuse(&self, fence: Option<&Fence>, error: ProposeError) {
-        if let Some(fence) = fence {
-            fence.0.broken.store(true, Ordering::Relaxed);
-        }
+        fence.iter().for_each(|fence| fence.break_off());
         self.fail(error);
     }
 }
@@ -155,6 +154,11 @@ impl Fence {
     /// Nothing more is taken at the door.
     pub fn shut(&self) {
         self.0.shut.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing more is taken behind it.
+    fn break_off(&self) {
+        self.0.broken.store(true, Ordering::Relaxed);
     }
 
     /// Is there a reason to refuse at the poller? (Which meets the commands in order, and is the only one to break it.)

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Snapshot frames that may wait; the sender's window is far below it.
 const SNAPSHOT_BACKLOG: usize = 64;
@@ -41,8 +41,8 @@ pub struct GroupCell {
     status: Mutex<GroupStatus>,
     /// The machine's read view; swapped by a snapshot install. `None` until the machine is open.
     reader: Mutex<Option<Reader>>,
-    /// Is there no room for commands behind the door? Written by its poller only.
-    crowded: AtomicBool,
+    /// Room for commands behind the door, in bytes: said by its poller, used up by whoever hands many in.
+    room: AtomicU64,
 }
 
 impl GroupCell {
@@ -57,7 +57,7 @@ impl GroupCell {
             poller,
             status: Mutex::new(status),
             reader: Mutex::new(None),
-            crowded: AtomicBool::new(false),
+            room: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -72,17 +72,23 @@ impl GroupCell {
         f(&mut self.status.lock())
     }
 
-    /// Would the poller refuse a command for what waits already?
+    /// About how much the poller would not refuse for what waits already. Bytes, with what commands weigh.
     #[must_use]
-    pub fn is_crowded(&self) -> bool {
-        self.crowded.load(Ordering::Relaxed)
+    pub fn room(&self) -> u64 {
+        self.room.load(Ordering::Relaxed)
     }
 
-    /// Says so.
-    pub fn set_crowded(&self, crowded: bool) {
-        if self.is_crowded() != crowded {
-            self.crowded.store(crowded, Ordering::Relaxed);
+    /// Says so; without bound while the node is not busy.
+    pub fn set_room(&self, room: u64) {
+        if self.room() != room {
+            self.room.store(room, Ordering::Relaxed);
         }
+    }
+
+    /// So much is on its way to the poller, who says soon what is left.
+    pub fn use_room(&self, used: u64) {
+        let less = |room: u64| (room < u64::MAX).then(|| room.saturating_sub(used));
+        let _without_bound = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// The machine's read view.

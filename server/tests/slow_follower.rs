@@ -54,8 +54,7 @@ struct Peak {
 
 impl Peak {
     fn look(&mut self, nodes: &Nodes, id: u64) {
-        let page = Command::new("curl").args(["-s", &format!("http://{}/metrics", nodes.node(id).admin)]).output();
-        let page = String::from_utf8(page.unwrap().stdout).unwrap();
+        let page = page(&nodes.node(id).admin, "/metrics");
         for (most, (lane, _)) in self.queues.iter_mut().zip(QUEUES) {
             let labels = ["peer=\"3\"", &format!("lane=\"{lane}\"")];
             *most = most.max(value(&page, "pontoon_transport_queue_bytes", &labels));
@@ -77,6 +76,35 @@ impl Peak {
     }
 }
 
+fn page(admin: &str, path: &str) -> String {
+    let page = Command::new("curl").args(["-s", &format!("http://{admin}{path}")]).output();
+    String::from_utf8(page.unwrap().stdout).unwrap()
+}
+
+/// For whoever must find out why node 3 does not catch up: the first groups that lack most there as all nodes see them, what was
+/// dropped and fed, the end of its log.
+fn why_behind(nodes: &Nodes) -> String {
+    let admin = |id: u64| nodes.node(id).admin.clone();
+    let (here, there) = (seen_at(&admin(1)), seen_at(&admin(3)));
+    let lacks = |group: &u64| here[group].applied.saturating_sub(there.get(group).map_or(0, |g| g.applied));
+    let mut groups: Vec<u64> = here.keys().copied().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(lacks(group)));
+    let groups = groups.iter().take(3).flat_map(|group| (1..=3).map(move |id| (id, format!("/groups/{group}"))));
+    let mut told: Vec<String> =
+        groups.map(|(id, path)| format!("node {id} {path}: {}", page(&admin(id), &path))).collect();
+    let matters = ["rejected", "dropped", "snapshot", "quarantined", "budget", "link", "log_live"];
+    for id in [1, 3] {
+        let metrics = page(&admin(id), "/metrics");
+        let lines = metrics.lines().filter(|l| !l.starts_with('#') && !l.ends_with(" 0") && !l.contains("bucket"));
+        let lines = lines.filter(|l| matters.iter().any(|m| l.contains(m))).map(|l| format!("node {id} {l}"));
+        told.extend(lines);
+    }
+    let log = std::fs::read_to_string(&nodes.node(3).log).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    told.extend(lines[lines.len().saturating_sub(20)..].iter().map(|l| (*l).to_owned()));
+    told.join("\n")
+}
+
 /// The one series of a metric with these labels.
 fn value(page: &str, name: &str, labels: &[&str]) -> f64 {
     let fits = |l: &&str| l.starts_with(&format!("{name}{{")) && labels.iter().all(|label| l.contains(label));
@@ -91,7 +119,8 @@ async fn watched(what: &str, nodes: &Nodes, clients: &Clients, mut is_over: impl
     let mut peaks = [Peak::default(), Peak::default()];
     let written = || (clients.writes() - from) as f64 / WRITES_PER_VALUE * LOAD.value as f64 / MIB;
     while !is_over(written()) {
-        assert!(began.elapsed() < 2 * PATIENCE, "{what}: {} MiB, {peaks:?}", written());
+        let late = began.elapsed() >= 2 * PATIENCE;
+        assert!(!late, "{what}: {} MiB, {peaks:?}, most behind:\n{}", written(), why_behind(nodes));
         clients.acknowledge(clients.writes() + 100).await;
         (1..).zip(&mut peaks).for_each(|(id, peak)| peak.look(nodes, id));
     }

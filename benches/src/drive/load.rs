@@ -18,7 +18,7 @@ use super::measure::{thread_cpu_us, thread_id};
 use super::options::LoadOptions;
 use books::Books;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use pace::Arrivals;
+use pace::{Arrivals, Moment};
 use pontoon::{Completion, Completions, Confirmation, Confirmations, Engine, ProposeError};
 use pontoon_raftstore::testing::Rng;
 use std::sync::Arc;
@@ -139,8 +139,7 @@ struct Slot {
     group: u32,
     key: u32,
     stamp: u64,
-    /// Nanoseconds after `Loop::epoch`.
-    began: u64,
+    began: Moment,
 }
 
 struct Loop<M: Driven> {
@@ -179,7 +178,7 @@ impl<M: Driven> Loop<M> {
             done: Vec::new(),
             waker: Waker::from(Arc::new(Unpark(std::thread::current()))),
             rng: Rng::new(engine.me().0),
-            arrivals: Arrivals::new(load.pace, books.groups.len() as u64, now),
+            arrivals: Arrivals::new(load.pace, books.groups.len() as u64, 0),
             options: load.options,
             shared,
             reads: engine.confirmations(),
@@ -211,13 +210,14 @@ impl<M: Driven> Loop<M> {
             self.begin_due();
             self.wait()?;
         }
-        let now = Instant::now();
+        let now = self.now();
         for due in self.arrivals.take_overdue(now) {
             // Its age is the least that its latency would have been.
             self.tally.took(due, now);
             self.tally.overdue += 1;
         }
-        while self.free.len() < self.slots.len() && now.elapsed() < DRAIN {
+        let ended = Instant::now();
+        while self.free.len() < self.slots.len() && ended.elapsed() < DRAIN {
             self.wait()?;
         }
         let unanswered = (self.slots.len() - self.free.len()) as u64;
@@ -235,15 +235,22 @@ impl<M: Driven> Loop<M> {
                 Ask::Cut(answer) => {
                     let (refused, unknown) = (self.tally.refused(), self.tally.unknown());
                     let full = std::mem::take(&mut self.full);
-                    let behind_us = self.arrivals.behind(Instant::now()).as_micros() as u64;
+                    let behind_us = self.arrivals.behind(self.now()).as_micros() as u64;
                     // Who asked has ended.
                     let _ended = answer.send(Seen { latencies: self.tally.cut(), refused, unknown, behind_us, full });
                 }
-                Ask::Change(pace) => self.arrivals.change(pace, Instant::now()),
+                Ask::Change(pace) => {
+                    let now = self.now();
+                    self.arrivals.change(pace, now);
+                }
                 Ask::Stop => return false,
             }
         }
         true
+    }
+
+    fn now(&self) -> Moment {
+        self.epoch.elapsed().as_nanos() as Moment
     }
 
     fn take_slot(&mut self) -> Option<usize> {
@@ -264,7 +271,8 @@ impl<M: Driven> Loop<M> {
         self.look_at = now + LOOK_EVERY;
         let groups = self.books.groups.iter().enumerate();
         self.led = groups.filter(|(_, g)| g.group.status().is_leader()).map(|(at, _)| at).collect();
-        self.arrivals.lead(self.led.len() as u64, now);
+        let moment = self.now();
+        self.arrivals.lead(self.led.len() as u64, moment);
         let exponent = self.options.zipf.unwrap_or(0.0);
         let mut sum = 0.0;
         let weight = |rank: usize| ((rank + 1) as f64).powf(-exponent);
@@ -279,7 +287,7 @@ impl<M: Driven> Loop<M> {
     /// A full house keeps what is due waiting; its latency counts from when it was due.
     fn begin_due(&mut self) {
         // What becomes due meanwhile waits until answers were taken, or at overload they never would be.
-        let now = Instant::now();
+        let now = self.now();
         for _ in 0..BURST {
             let Some(due) = self.arrivals.due(now) else { return };
             let Some(slot) = self.take_slot() else {
@@ -291,10 +299,10 @@ impl<M: Driven> Loop<M> {
         }
     }
 
-    fn begin(&mut self, slot: usize, began: Instant) {
+    fn begin(&mut self, slot: usize, began: Moment) {
         let at = self.choose();
         self.slots[slot].group = at as u32;
-        self.slots[slot].began = began.saturating_duration_since(self.epoch).as_nanos() as u64;
+        self.slots[slot].began = began;
         if self.options.reads > 0.0 && self.rng.unit() < self.options.reads {
             self.reads.submit(&self.books.groups[at].group, slot as u64);
         } else {
@@ -324,7 +332,7 @@ impl<M: Driven> Loop<M> {
 
     /// Waits for answers and takes all there are.
     fn wait(&mut self) -> Result<(), Failure> {
-        let until_due = self.arrivals.until_due(Instant::now()).filter(|_| self.has_room());
+        let until_due = self.arrivals.until_due(self.now()).filter(|_| self.has_room());
         let cx = Context::from_waker(&self.waker);
         let written = self.writes.under_way() > 0 && self.writes.poll_ready(&cx).is_ready();
         let read = self.reads.under_way() > 0 && self.reads.poll_ready(&cx).is_ready();
@@ -339,16 +347,15 @@ impl<M: Driven> Loop<M> {
     fn end_writes(&mut self) -> Result<(), Failure> {
         let mut done = std::mem::take(&mut self.done);
         self.writes.collect(&mut done);
-        let (now, mut acked) = (Instant::now(), 0);
+        let (now, mut acked) = (self.now(), 0);
         for Completion { tag, result } in done.drain(..) {
             let at = tag as usize;
             self.free.push(at as u32);
             let slot = &self.slots[at];
-            let began = self.epoch + Duration::from_nanos(slot.began);
             match result {
                 Ok(_) => {
                     self.books.acked(slot.group as usize, slot.key as usize, slot.stamp)?;
-                    self.tally.took(began, now);
+                    self.tally.took(slot.began, now);
                     acked += 1;
                 }
                 Err(e) => {
@@ -356,7 +363,7 @@ impl<M: Driven> Loop<M> {
                         self.books.unknown(1)?;
                     }
                     if !matches!(e, ProposeError::Overloaded(_)) {
-                        self.look_at = now;
+                        self.look_at = self.epoch;
                     }
                 }
             }
@@ -370,7 +377,7 @@ impl<M: Driven> Loop<M> {
     fn end_reads(&mut self) {
         let mut read = std::mem::take(&mut self.read);
         self.reads.collect(&mut read);
-        let now = Instant::now();
+        let now = self.now();
         for Confirmation { tag, result } in read.drain(..) {
             let at = tag as usize;
             self.free.push(at as u32);
@@ -378,7 +385,7 @@ impl<M: Driven> Loop<M> {
             // The view is part of a read, what is asked of it is the machine's.
             if result.is_ok() && self.books.groups[slot.group as usize].group.local_reader().is_ok() {
                 self.shared.reads.fetch_add(1, Ordering::Relaxed);
-                self.tally.took(self.epoch + Duration::from_nanos(slot.began), now);
+                self.tally.took(slot.began, now);
             } else {
                 self.tally.unread();
             }

@@ -34,9 +34,15 @@ pub(crate) trait Driven: StateMachine {
     fn stamp(reader: &Self::Reader, key: u64) -> Result<Option<u64>, Option<SmError>>;
 }
 
-/// Makes payloads as a server does that reads commands from a connection: cut out of one buffer, not allocated one by one.
+/// Makes payloads as a server does that reads many commands from a connection: cut out of one buffer, not allocated one by one,
+/// and all cuts made before the first payload is let go of by another thread: they count the same references.
 #[derive(Default)]
-pub(crate) struct Mint(BytesMut);
+pub(crate) struct Mint {
+    /// Of one length.
+    blanks: Vec<BytesMut>,
+    /// For commands whose length is not known before.
+    buffer: BytesMut,
+}
 
 impl Mint {
     /// Small enough that what pins it for long pins little.
@@ -44,13 +50,22 @@ impl Mint {
 
     fn payload(&mut self, key: u64, stamp: u64, bytes: usize) -> Bytes {
         let bytes = bytes.max(16);
-        if self.0.capacity() < bytes {
-            self.0 = BytesMut::with_capacity(bytes.max(Self::BUFFER));
-        }
-        self.0.put_u64_le(key);
-        self.0.put_u64_le(stamp);
-        self.0.put_bytes(b'.', bytes - 16);
-        self.0.split().freeze()
+        let mut blank = match self.blanks.pop().filter(|blank| blank.len() == bytes) {
+            Some(blank) => blank,
+            None => self.cut(bytes),
+        };
+        blank[..8].copy_from_slice(&key.to_le_bytes());
+        blank[8..16].copy_from_slice(&stamp.to_le_bytes());
+        blank[16..].fill(b'.');
+        blank.freeze()
+    }
+
+    fn cut(&mut self, bytes: usize) -> BytesMut {
+        let more = (Self::BUFFER / bytes).saturating_sub(1);
+        let mut whole = BytesMut::zeroed(bytes * (more + 1));
+        self.blanks.clear();
+        self.blanks.extend((0..more).map(|_| whole.split_to(bytes)));
+        whole
     }
 }
 
@@ -238,7 +253,7 @@ impl Driven for KvMachine {
     fn command(mint: &mut Mint, key: u64, stamp: u64, bytes: usize) -> Bytes {
         let payload = mint.payload(key, stamp, bytes);
         let (key, value) = (payload.slice(..8), payload.slice(8..));
-        KvCommand::Set { key, value, when: When::Always, get: false }.encode_to(&mut mint.0)
+        KvCommand::Set { key, value, when: When::Always, get: false }.encode_to(&mut mint.buffer)
     }
     fn digest(reader: &Self::Reader) -> Result<Digest, SmError> {
         let d = reader.digest()?;

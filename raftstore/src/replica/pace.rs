@@ -94,9 +94,9 @@ impl Replica {
     /// Tells the door whether there is room behind it.
     pub(super) fn note_waiting(&mut self, work: &Work) {
         self.proposals.count(&work.budget);
-        let waiting = self.waiting();
-        let crowded = waiting > 0 && waiting >= self.queue_limit(work);
-        self.cell.set_crowded(crowded);
+        let (waiting, limit) = (self.waiting(), self.queue_limit(work));
+        let room = if limit == u64::MAX { limit } else { limit.saturating_sub(waiting) };
+        self.cell.set_room(room);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::codec::run_of;
 use crate::error::{Limit, Lost, ProposeError};
 use crate::ids::{Index, LogPos, Term, Tick};
-use crate::proposal::{Fence, Proposal, ReplyTo, weigh};
+use crate::proposal::{Fence, Proposal, Refused, ReplyTo, weigh};
 use bytes::Bytes;
 use pontoon_raft::{Entries, ReplicaId, StateRole};
 use std::collections::VecDeque;
@@ -203,6 +203,7 @@ impl Replica {
     fn what_fits(&self, run: Run, room: u64, work: &mut Work) -> Run {
         let begins = self.waiting() == 0;
         let (term, mut fit) = (self.raft.basic_status().term, Run::with_capacity(run.commands.len()));
+        let mut refused = Refused::default();
         for (command, (bytes, reply, fence)) in run.commands.into_iter().zip(run.replies) {
             let may_wait = fit.weight() + weigh(bytes, 1) <= room || (begins && fit.commands.is_empty());
             let fits = may_wait && self.raft.has_room_for(fit.bytes + bytes);
@@ -211,10 +212,11 @@ impl Replica {
                 None => fit.push(command, reply, fence),
                 Some(error) => {
                     work.tally.refused += 1;
-                    reply.refuse(fence.as_ref(), error);
+                    refused.add(reply, fence.as_ref(), error);
                 }
             }
         }
+        refused.tell();
         fit
     }
 

@@ -14,6 +14,7 @@ use crate::bulk::{Back, Bulk, Ticket};
 use crate::env::Instant;
 use crate::error::{Limit, ProposeError};
 use crate::ids::{GroupId, LogPos, NodeId, Term};
+use crate::node::NodeHandle;
 use crate::proposal::Fence;
 use crate::testing::linearizability::{Call, KvCall};
 use crate::testing::{KvAnswer, KvOp, KvRet, Rng};
@@ -110,11 +111,11 @@ fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 impl Queue {
-    fn new(boot: u64) -> Queue {
+    fn new(node: &NodeHandle, boot: u64) -> Queue {
         let pending = Arc::default();
         let queue = Queue {
             boot,
-            bulk: Bulk::new(&pending),
+            bulk: Bulk::new(node, &pending),
             pending,
             bell: Arc::default(),
             commands: BTreeMap::new(),
@@ -139,10 +140,10 @@ impl Queue {
 
     fn hand_in(&mut self, node: &SimNode, now: Instant) {
         let up = node.serving().filter(|_| node.boots == self.boot);
-        if let Some(up) = up.filter(|_| self.bulk.staged() > 0) {
+        if up.is_some() && self.bulk.staged() > 0 {
             self.handed += self.bulk.staged() as u64;
             self.handed_at = now;
-            self.bulk.hand_in(&up.handle);
+            self.bulk.hand_in();
         }
     }
 
@@ -278,7 +279,14 @@ impl Queues {
     }
 
     /// A client's turn: it gives up what is late, and hands a batch in, or keeps it until the next time.
-    fn step(&mut self, at: usize, now: Instant, begins: bool, nodes: &Nodes, history: &mut Vec<KvCall>) {
+    fn step(
+        &mut self,
+        at: usize,
+        now: Instant,
+        begins: bool,
+        nodes: &Nodes,
+        history: &mut Vec<KvCall>,
+    ) -> Result<(), String> {
         let patience = self.patience[at];
         for (id, queue) in &mut self.clients[at] {
             let late = queue.give_up(now, patience);
@@ -288,27 +296,28 @@ impl Queues {
         }
         let up: Vec<&SimNode> = nodes.values().filter(|n| n.serving().is_some()).collect();
         if up.is_empty() || !begins {
-            return;
+            return Ok(());
         }
         let node = *self.rng.pick(&up);
-        let mut queue = self.clients[at].remove(&node.id).unwrap_or_else(|| Queue::new(node.boots));
+        let Some(handle) = node.serving().map(|up| &up.handle) else { return Ok(()) };
+        let mut queue = self.clients[at].remove(&node.id).unwrap_or_else(|| Queue::new(handle, node.boots));
         if queue.pending.load(Ordering::Relaxed) + queue.bulk.staged() < self.most {
-            self.stage(&mut queue, node, now);
+            self.stage(&mut queue, handle, now)?;
         }
         if self.rng.chance(750) {
             queue.hand_in(node, now);
         }
         self.clients[at].insert(node.id, queue);
+        Ok(())
     }
 
     /// Mostly for groups that are led there, in half of the batches for one of them.
-    fn stage(&mut self, queue: &mut Queue, node: &SimNode, now: Instant) {
-        let Some(up) = node.serving() else { return };
-        let groups = up.handle.groups();
+    fn stage(&mut self, queue: &mut Queue, node: &NodeHandle, now: Instant) -> Result<(), String> {
+        let groups = node.groups();
         let all: Vec<(GroupId, Term)> = groups.iter().map(|s| (s.group, s.term)).collect();
         let led: Vec<(GroupId, Term)> = groups.iter().filter(|s| s.is_leader()).map(|s| (s.group, s.term)).collect();
         if all.is_empty() || (led.is_empty() && self.rng.chance(700)) {
-            return;
+            return Ok(());
         }
         let in_line = self.rng.chance(400);
         let one = self.rng.chance(500).then(|| *self.rng.pick(if led.is_empty() { &all } else { &led }));
@@ -323,11 +332,20 @@ impl Queues {
             let line = in_line.then(|| line_of(queue, group, term, tag));
             let fence = line.and_then(|n| queue.lines.get(&n)).map(|l| l.fence.clone());
             let op = self.draw(group);
-            let staged = queue.bulk.stage(group, op.encode(), fence, Ticket { tag, began: now });
-            assert!(staged.is_ok(), "few are under way");
-            queue.commands.insert(tag, Command { op, group, began: now, line });
+            let command = Command { op, group, began: now, line };
+            match queue.bulk.stage(group, command.op.encode(), fence, Ticket { tag, began: now }) {
+                Ok(()) => {
+                    queue.commands.insert(tag, command);
+                }
+                Err(e) => {
+                    ensure(e.never_appended(), || format!("tag {tag} was refused at the door: {e}"))?;
+                    queue.on_refused(tag, &command, &e)?;
+                    self.count(refusal(&e), 1);
+                }
+            }
         }
         self.count("bulk: commands", n as usize);
+        Ok(())
     }
 
     fn draw(&mut self, group: GroupId) -> KvOp {
@@ -420,7 +438,8 @@ impl World {
     /// A client's turn.
     pub(super) fn bulk(&mut self, client: usize) {
         let begins = self.now < self.stop();
-        self.queues.step(client, self.now, begins, &self.nodes, &mut self.clients.history);
+        let stepped = self.queues.step(client, self.now, begins, &self.nodes, &mut self.clients.history);
+        self.check(stepped);
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in ids {
             self.take_bulk(id);

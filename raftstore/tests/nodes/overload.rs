@@ -3,12 +3,14 @@
 use crate::cluster::{Cluster, GROUP};
 use crate::{others, put};
 use bytes::Bytes;
+use pontoon_raftstore::bulk::{Bulk, Ticket};
 use pontoon_raftstore::config::Config;
 use pontoon_raftstore::error::{Limit, ProposeError};
 use pontoon_raftstore::ids::{GroupId, NodeId};
 use pontoon_raftstore::proposal::Fence;
-use pontoon_raftstore::testing::KvOp;
+use pontoon_raftstore::testing::{KvAnswer, KvOp};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Nodes of this configuration, and the leader of the group on them.
 fn led(nodes: u64, config: Config) -> (Cluster, NodeId) {
@@ -40,6 +42,41 @@ fn over_the_groups_limit_is_overloaded_and_never_appended() {
     assert!(refused.iter().all(|e| *e == ProposeError::Overloaded(Limit::GroupInflight)), "{refused:?}");
     let huge = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 2 << 10]))]);
     assert!(matches!(c.propose(leader, GROUP, &huge), Err(ProposeError::TooLarge(..))));
+}
+
+/// In bulk, what there is no room for is refused at the door, by a look of the batch in which it comes, and the next batch looks
+/// anew.
+#[test]
+fn in_bulk_the_door_takes_what_there_is_room_for_and_opens_again() {
+    let config = Config { node_bytes: 8 << 20, group_inflight_bytes: 4 << 20, ..Config::default() };
+    let (mut c, leader) = led(3, config);
+    let handle = c.nodes[&leader].handle.clone();
+    let mut bulk = Bulk::<KvAnswer, u64>::new(&handle, &Arc::default());
+    let command = KvOp::Put(vec![(Bytes::from_static(b"k"), Bytes::from(vec![b'x'; 900]))]).encode();
+    // Nothing is committed: the group fills up, the node is busy.
+    c.cut_off.extend(others(&c, leader));
+    let stage = |bulk: &mut Bulk<KvAnswer, u64>, n: u64| {
+        let staged = (0..n).map(|tag| bulk.stage(GROUP, command.clone(), None, Ticket { tag, began: 0 }));
+        let refused: Vec<ProposeError> = staged.filter_map(Result::err).collect();
+        assert!(refused.iter().all(|e| *e == ProposeError::Overloaded(Limit::GroupInflight)), "{refused:?}");
+        refused.len()
+    };
+    for _ in 0..8 {
+        stage(&mut bulk, 200);
+        bulk.hand_in();
+        c.settle();
+    }
+    assert_eq!(stage(&mut bulk, 50), 50, "a closed door");
+    let used = c.nodes[&leader].handle.router().budget().parts();
+    c.cut_off.clear();
+    c.ticks(10);
+    assert_eq!(stage(&mut bulk, 50), 50, "looked at already");
+    bulk.hand_in();
+    assert_eq!(stage(&mut bulk, 50), 0, "it is open again: {used:?}");
+    drop(bulk);
+    c.ticks(3);
+    let at_door = handle.router().budget().parts().into_iter().find(|part| part.0 == "at_door");
+    assert_eq!(at_door, Some(("at_door", 0)), "what was not handed in is given back");
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! When operations begin: at once while there is room (closed loop), or on time (open loop), and how many may wait.
 //!
 //! Leaves to others: beginning them. Invariant: open loop, what is due is spread evenly, and a new pace begins without anything
-//! due; a node's share of rate and room is that of the groups that it leads.
+//! due; a node's share of rate and room is that of the groups that it leads. Moments are nanoseconds of the driver's clock: at
+//! overload millions are compared in a second.
 
 use crate::drive::control::Pace;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Nanoseconds since the driver began.
+pub(super) type Moment = u64;
 
 /// See the file's head.
 pub(super) struct Arrivals {
@@ -13,27 +17,27 @@ pub(super) struct Arrivals {
     led: u64,
     all: u64,
     /// Open loop: when the next operation is due.
-    next_at: Instant,
-    /// Open loop: the time between two operations of this node.
-    every: Option<Duration>,
+    next_at: Moment,
+    /// Open loop: nanoseconds between two operations of this node.
+    every: Option<u64>,
 }
 
 impl Arrivals {
-    pub(super) fn new(pace: Pace, all: u64, now: Instant) -> Arrivals {
+    pub(super) fn new(pace: Pace, all: u64, now: Moment) -> Arrivals {
         let mut new = Arrivals { pace, led: 0, all: all.max(1), next_at: now, every: None };
         new.space();
         new
     }
 
     /// Another pace from now on.
-    pub(super) fn change(&mut self, pace: Pace, now: Instant) {
+    pub(super) fn change(&mut self, pace: Pace, now: Moment) {
         self.pace = pace;
         self.next_at = now;
         self.space();
     }
 
     /// So many groups are led here. Nothing was due while none was.
-    pub(super) fn lead(&mut self, led: u64, now: Instant) {
+    pub(super) fn lead(&mut self, led: u64, now: Moment) {
         if self.led == 0 {
             self.next_at = self.next_at.max(now);
         }
@@ -47,7 +51,7 @@ impl Arrivals {
     }
 
     /// Since when the next operation is due; `None` if it is not.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn due(&self, now: Moment) -> Option<Moment> {
         match (self.led, self.pace.rate) {
             (0, _) => None,
             (_, None) => Some(now),
@@ -63,22 +67,22 @@ impl Arrivals {
     }
 
     /// Open loop: the time until something is due.
-    pub(super) fn until_due(&self, now: Instant) -> Option<Duration> {
-        self.pace.rate.map(|_| self.next_at.saturating_duration_since(now))
+    pub(super) fn until_due(&self, now: Moment) -> Option<Duration> {
+        self.pace.rate.map(|_| Duration::from_nanos(self.next_at.saturating_sub(now)))
     }
 
     /// Open loop: for how long something has been due.
-    pub(super) fn behind(&self, now: Instant) -> Duration {
-        self.due(now).map_or(Duration::ZERO, |due| now.saturating_duration_since(due))
+    pub(super) fn behind(&self, now: Moment) -> Duration {
+        Duration::from_nanos(self.due(now).map_or(0, |due| now.saturating_sub(due)))
     }
 
     fn space(&mut self) {
         let share = self.led.max(1) as f64 / self.all as f64;
-        self.every = self.pace.rate.map(|rate| Duration::from_secs_f64(1.0 / (rate * share)));
+        self.every = self.pace.rate.map(|rate| (1e9 / (rate * share)) as u64);
     }
 
     /// Open loop: when it was due, for each that was due and never began.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Instant> {
+    pub(super) fn take_overdue(&mut self, now: Moment) -> Vec<Moment> {
         let mut overdue = Vec::new();
         while self.pace.rate.is_some() {
             let Some(due) = self.due(now) else { break };
@@ -97,13 +101,13 @@ mod tests {
         Pace { rate: Some(rate), inflight: 30 }
     }
 
-    fn after(now: Instant, ms: u64) -> Instant {
-        now + Duration::from_millis(ms)
+    fn after(now: Moment, ms: u64) -> Moment {
+        now + ms * 1_000_000
     }
 
     #[test]
     fn a_third_of_the_groups_is_a_third_of_rate_and_room() {
-        let t = Instant::now();
+        let t = 7;
         let mut a = Arrivals::new(open(3_000.0), 48, t);
         assert!(a.due(after(t, 50)).is_none(), "nothing is led");
         a.lead(16, after(t, 100));
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_new_pace_begins_with_nothing_due() {
-        let t = Instant::now();
+        let t = 7;
         let mut a = Arrivals::new(Pace { rate: None, inflight: 9 }, 3, t);
         a.lead(3, t);
         assert_eq!(a.due(after(t, 5)), Some(after(t, 5)), "closed loop: always");

@@ -3,11 +3,11 @@
 //! Leaves to others: what was acknowledged (`books`). Invariant: an error is either a refusal (never appended) or of unknown
 //! outcome, and counts once.
 
+use super::pace::Moment;
 use crate::drive::Failure;
 use crate::drive::control::Counts;
 use hdrhistogram::Histogram;
 use pontoon::{Limit, Lost, ProposeError};
-use std::time::Instant;
 
 /// Highest latency told apart, microseconds.
 const HIGHEST: u64 = 120_000_000;
@@ -30,9 +30,9 @@ impl Tally {
         Ok(Tally { latencies, refused: Named::new(), unknown: Named::new(), overdue: 0 })
     }
 
-    pub(super) fn took(&mut self, began: Instant, now: Instant) {
-        let took = now.saturating_duration_since(began).as_micros();
-        self.latencies.saturating_record(u64::try_from(took).unwrap_or(HIGHEST).min(HIGHEST));
+    pub(super) fn took(&mut self, began: Moment, now: Moment) {
+        let took = now.saturating_sub(began) / 1000;
+        self.latencies.saturating_record(took.min(HIGHEST));
     }
 
     /// A write's error. True: of unknown outcome.
@@ -104,7 +104,6 @@ fn name(error: &ProposeError) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn errors_count_by_what_they_say_and_latencies_by_window() {
@@ -114,8 +113,7 @@ mod tests {
         tally.unanswered(0);
         assert_eq!(tally.refused(), Counts::from([("overloaded: NodeInflight".to_owned(), 1)]));
         assert_eq!(tally.unknown(), Counts::from([("timeout".to_owned(), 1)]));
-        let t = Instant::now();
-        (0..3).for_each(|_| tally.took(t, t + Duration::from_micros(700)));
+        (0..3).for_each(|_| tally.took(9, 9 + 700_000));
         assert_eq!(tally.cut(), [(700, 3)]);
         assert!(tally.cut().is_empty(), "the next window");
     }

@@ -1,0 +1,154 @@
+//! Commands in bulk at a node's door: looked at one by one as they come, handed in as few letters.
+//!
+//! Whoever is refused here costs a look and nothing else: at overload that is most of what comes. Leaves to others: what a
+//! group's door says (`node`), its pollers' own look at what they know better.
+//! Invariant: what got in and was not handed in holds its weight of the budget, and gives it back when it is let go of.
+
+use crate::error::{Limit, ProposeError};
+use crate::group_map::GroupMap;
+use crate::ids::{GroupId, PollerId};
+use crate::node::NodeHandle;
+use crate::proposal::{Fence, Proposal, weigh};
+use crate::router::GroupCell;
+use crate::task::PollerMsg;
+use std::sync::Arc;
+
+/// Commands of one letter at most, so that a turn's bite stays bounded.
+const LETTER: usize = 1024;
+
+/// The door of a group, or why nothing is taken there.
+type Door = Result<Open, ProposeError>;
+
+/// A door that takes commands.
+struct Open {
+    cell: Arc<GroupCell>,
+    /// Bytes, as seen when it was looked at.
+    room: u64,
+    /// Of it, what got in since. Bytes.
+    used: u64,
+}
+
+/// See the file's head.
+pub(crate) struct Entrance {
+    node: NodeHandle,
+    doors: Doors,
+    /// By home; all but the last of each are full.
+    letters: Vec<Vec<Vec<Proposal>>>,
+    /// Commands in them.
+    held: usize,
+}
+
+impl Entrance {
+    pub(crate) fn new(node: NodeHandle) -> Entrance {
+        let letters = (0..node.router().mail().pollers()).map(|_| Vec::new()).collect();
+        Entrance { node, doors: Doors::default(), letters, held: 0 }
+    }
+
+    /// Commands that are not handed in yet.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// May a command of so many bytes get in, and where to? If so its weight is taken, and `put` or `let_go` follows.
+    pub(crate) fn ask(&mut self, group: GroupId, fence: Option<&Fence>, size: usize) -> Result<PollerId, ProposeError> {
+        let door = self.doors.at(&self.node, group, fence);
+        let asked = match door {
+            Ok(open) if open.used < open.room => self.node.admit(size).map(|()| open.enter(size)),
+            Ok(_) => Err(ProposeError::Overloaded(Limit::GroupInflight)),
+            Err(e) => Err(e.clone()),
+        };
+        asked.inspect_err(|_| self.on_refused(fence))
+    }
+
+    /// It got in.
+    pub(crate) fn put(&mut self, home: PollerId, proposal: Proposal) {
+        let letters = &mut self.letters[home.0 as usize];
+        match letters.last_mut().filter(|letter| letter.len() < LETTER) {
+            Some(letter) => letter.push(proposal),
+            None => {
+                let mut letter = Vec::with_capacity(LETTER / 8);
+                letter.push(proposal);
+                letters.push(letter);
+            }
+        }
+        self.held += 1;
+    }
+
+    /// It does not come.
+    pub(crate) fn let_go(&mut self, fence: Option<&Fence>, size: usize) {
+        self.node.router().budget().leave_door(weigh(size as u64, 1));
+        self.on_refused(fence);
+    }
+
+    /// Hands everything in. The doors may have changed when the next command comes.
+    pub(crate) fn hand_in(&mut self) {
+        for (home, letters) in (0..).map(PollerId).zip(&mut self.letters) {
+            letters.drain(..).for_each(|letter| self.node.router().mail().poller(home, PollerMsg::ProposeAll(letter)));
+        }
+        self.held = 0;
+        self.doors.leave();
+    }
+
+    fn on_refused(&mut self, fence: Option<&Fence>) {
+        if let Some(fence) = fence {
+            fence.shut();
+            self.doors.leave_fenced(); // the door is another now
+        }
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        let left = self.letters.iter().flatten().flatten();
+        self.node.router().budget().leave_door(left.map(Proposal::cost).sum());
+    }
+}
+
+impl Open {
+    fn of(node: &NodeHandle, group: GroupId, fence: Option<&Fence>) -> Door {
+        node.door(group, fence).map(|cell| Open { room: cell.room(), used: 0, cell })
+    }
+
+    fn enter(&mut self, size: usize) -> PollerId {
+        self.used += weigh(size as u64, 1);
+        self.cell.poller
+    }
+
+    fn leave(self) {
+        if self.used > 0 {
+            self.cell.use_room(self.used);
+        }
+    }
+}
+
+/// What was seen since the last letters left: nobody looks twice at a door that cannot have changed.
+#[derive(Default)]
+struct Doors {
+    /// Of commands without a fence.
+    plain: GroupMap<Door>,
+    /// Of the last command with one.
+    fenced: Option<(GroupId, Fence, Door)>,
+}
+
+impl Doors {
+    fn at(&mut self, node: &NodeHandle, group: GroupId, fence: Option<&Fence>) -> &mut Door {
+        let Some(fence) = fence else {
+            return self.plain.entry(group).or_insert_with(|| Open::of(node, group, None));
+        };
+        if self.fenced.as_ref().is_none_or(|(before, of, _)| *before != group || of != fence) {
+            self.leave_fenced();
+        }
+        &mut self.fenced.get_or_insert_with(|| (group, fence.clone(), Open::of(node, group, Some(fence)))).2
+    }
+
+    fn leave(&mut self) {
+        self.plain.drain().filter_map(|(_, door)| door.ok()).for_each(Open::leave);
+        self.leave_fenced();
+    }
+
+    fn leave_fenced(&mut self) {
+        if let Some((_, _, Ok(open))) = self.fenced.take() {
+            open.leave();
+        }
+    }
+}
