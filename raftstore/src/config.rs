@@ -25,7 +25,8 @@ pub struct Config {
     pub group_inflight_bytes: u64,
     /// Bytes of proposals, inbound appends and caches together, node-wide. Default 256 MiB.
     pub node_bytes: u64,
-    /// Bytes of log kept per group for laggards before they get a snapshot. Default 64 MiB.
+    /// Bytes of log kept per group for laggards before they get a snapshot, and behind that as much as comes until they have
+    /// caught up, while the node has room. Default 64 MiB.
     pub log_keep: u64,
     /// How long a write may hang before leaders are handed over. Default 5 s.
     pub disk_stall: Duration,

@@ -64,7 +64,8 @@ pub struct RaftConfig {
     pub group_inflight: Size,
     /// Proposals, inbound appends and caches together. Default `256MiB`.
     pub node_memory: Size,
-    /// Log kept per group for laggards before they get a snapshot. Default `64MiB`.
+    /// Log kept per group for laggards before they get a snapshot; behind that what comes until they have caught up, while the
+    /// node's live log is below half of `log.live_limit`. Default `64MiB`.
     pub log_keep: Size,
     /// Snapshots sent by this node, per second. Default `64MiB`.
     pub snapshot_rate: Size,

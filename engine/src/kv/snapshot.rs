@@ -66,6 +66,13 @@ impl Keeper {
     }
 }
 
+/// A thread that let go of the database later, while the process ends, would find its locks gone.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 fn keep(db: &Db, asked: &Receiver<Ask>) {
     let mut held: HashMap<u64, View<'_>> = HashMap::new();
     let mut next = 0;
