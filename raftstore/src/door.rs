@@ -8,7 +8,7 @@ use crate::error::{Limit, ProposeError};
 use crate::group_map::GroupMap;
 use crate::ids::{GroupId, PollerId};
 use crate::node::NodeHandle;
-use crate::proposal::{Fence, Proposal, weigh};
+use crate::proposal::{Fence, Proposal, Refused, weigh};
 use crate::router::GroupCell;
 use crate::task::PollerMsg;
 use std::sync::Arc;
@@ -82,11 +82,29 @@ impl Entrance {
 
     /// Hands everything in. The doors may have changed when the next command comes.
     pub(crate) fn hand_in(&mut self) {
-        for (home, letters) in (0..).map(PollerId).zip(&mut self.letters) {
-            letters.drain(..).for_each(|letter| self.node.router().mail().poller(home, PollerMsg::ProposeAll(letter)));
+        match self.node.works() {
+            Ok(()) => self.post(),
+            Err(e) => self.refuse_all(&e.into()),
         }
         self.held = 0;
         self.doors.leave();
+    }
+
+    fn post(&mut self) {
+        let mail = self.node.router().mail();
+        for (home, letters) in (0..).map(PollerId).zip(&mut self.letters) {
+            letters.drain(..).for_each(|letter| mail.poller(home, PollerMsg::ProposeAll(letter)));
+        }
+    }
+
+    /// The node has stopped meanwhile: nobody would answer.
+    fn refuse_all(&mut self, why: &ProposeError) {
+        let mut refused = Refused::default();
+        for proposal in self.letters.iter_mut().flat_map(|letters| letters.drain(..)).flatten() {
+            self.node.router().budget().leave_door(proposal.cost());
+            refused.add(proposal.reply, proposal.fence.as_ref(), why.clone());
+        }
+        refused.tell();
     }
 
     fn on_refused(&mut self, fence: Option<&Fence>) {

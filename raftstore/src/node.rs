@@ -298,11 +298,14 @@ impl NodeHandle {
         }
     }
 
-    fn serving(&self, group: GroupId) -> Result<Arc<GroupCell>, GroupError> {
+    /// Does the node take work at all?
+    pub(crate) fn works(&self) -> Result<(), GroupError> {
         let health = self.router.health();
-        if health.is_stopping() || health.is_poisoned() {
-            return Err(GroupError::ShuttingDown);
-        }
+        if health.is_stopping() || health.is_poisoned() { Err(GroupError::ShuttingDown) } else { Ok(()) }
+    }
+
+    fn serving(&self, group: GroupId) -> Result<Arc<GroupCell>, GroupError> {
+        self.works()?;
         let cell = self.here(group)?;
         match cell.with_status(|s| s.quarantined.clone()) {
             Some(why) => Err(GroupError::Quarantined(why)),

@@ -5,7 +5,7 @@ use crate::{others, put};
 use bytes::Bytes;
 use pontoon_raftstore::bulk::{Bulk, Ticket};
 use pontoon_raftstore::config::Config;
-use pontoon_raftstore::error::{Limit, ProposeError};
+use pontoon_raftstore::error::{GroupError, Limit, ProposeError};
 use pontoon_raftstore::ids::{GroupId, NodeId};
 use pontoon_raftstore::proposal::Fence;
 use pontoon_raftstore::testing::{KvAnswer, KvOp};
@@ -77,6 +77,23 @@ fn in_bulk_the_door_takes_what_there_is_room_for_and_opens_again() {
     c.ticks(3);
     let at_door = handle.router().budget().parts().into_iter().find(|part| part.0 == "at_door");
     assert_eq!(at_door, Some(("at_door", 0)), "what was not handed in is given back");
+}
+
+#[test]
+fn what_is_handed_in_in_bulk_after_the_node_has_stopped_is_answered() {
+    let (c, leader) = led(1, Config::default());
+    let handle = &c.nodes[&leader].handle;
+    let mut bulk = Bulk::<KvAnswer, u64>::new(handle, &Arc::default());
+    for tag in 0..3 {
+        bulk.stage(GROUP, put("k", "v").encode(), None, Ticket { tag, began: 0 }).unwrap();
+    }
+    handle.router().health().set_stopping();
+    bulk.hand_in();
+    let mut ends = Vec::new();
+    bulk.collect(|back| ends.push((back.ticket.tag, back.outcome.unwrap_err())));
+    let over = ProposeError::Group(GroupError::ShuttingDown);
+    assert_eq!(ends, [0, 1, 2].map(|tag| (tag, over.clone())));
+    assert_eq!(handle.router().budget().used(), 0);
 }
 
 #[test]
