@@ -12,7 +12,7 @@ use pontoon_raft::FlowState;
 const BUILD_PATIENCE: Tick = 600;
 /// Ticks without progress after which no log stays for a follower that was fed. Long: it installs contents of any size.
 const FED_PATIENCE: Tick = 6_000;
-/// Ticks in which it is not heard, and the same.
+/// Ticks in which it is not heard, and the same; or one that stands ready is not sent.
 const SILENCE: Tick = 100;
 
 /// Who is fed by this replica.
@@ -20,6 +20,8 @@ const SILENCE: Tick = 100;
 pub(super) struct Feeding {
     /// A snapshot is being built, of this index at least; asked for again after this tick.
     building: Option<(Index, Tick)>,
+    /// One stands ready: it is sent before this tick, or nobody lives to take it.
+    ready_until: Tick,
     /// Followers that got one and have not caught up since.
     fed: Vec<Fed>,
 }
@@ -46,8 +48,14 @@ impl Feeding {
     }
 
     /// It stands ready, or there will be none.
-    pub(super) fn end_build(&mut self) {
+    pub(super) fn end_build(&mut self, now: Tick) {
         self.building = None;
+        self.ready_until = now + SILENCE;
+    }
+
+    /// May one that stands ready still be sent? Its follower may have died while it was built.
+    pub(super) fn may_send(&self, now: Tick) -> bool {
+        now < self.ready_until
     }
 
     /// A follower took a snapshot over.

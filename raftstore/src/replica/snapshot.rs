@@ -12,7 +12,7 @@ use super::{Letter, Phase, Replica, Work};
 use crate::codec::ReplicaRecord;
 use crate::env::{Destination, GroupOp, Install, PeerIdentity, Reader};
 use crate::error::AdminError;
-use crate::ids::{Generation, Index, ReplicaId, SpoolId};
+use crate::ids::{Generation, Index, ReplicaId, SpoolId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
 use crate::task::{ApplierMsg, GroupMessage, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
 use pontoon_raft::{Body, HardState, Snapshot};
@@ -123,7 +123,7 @@ impl Replica {
     }
 
     fn on_built(&mut self, result: Result<Box<Spooled>, String>, work: &mut Work) {
-        self.snapshots.feeding.end_build();
+        self.snapshots.feeding.end_build(work.now);
         let Ok(spooled) = result else { return };
         if self.closed().is_some() {
             return drop_spool(spooled.spool, work);
@@ -165,6 +165,13 @@ impl Replica {
     /// Is a snapshot on its way to this replica, or being built for whoever needs one?
     pub(super) fn feeds_snapshot(&self, replica: ReplicaId) -> bool {
         self.snapshots.sends.contains(&replica)
+    }
+
+    /// The log behind the snapshot that is on its way, or may be soon, stays.
+    pub(super) fn needed_by_shelf(&self, now: Tick) -> Index {
+        let needed = !self.snapshots.sends.is_empty() || self.snapshots.feeding.may_send(now);
+        let shelf = self.raft.storage().spooled().filter(|_| needed);
+        shelf.map_or(Index(u64::MAX), |s| s.meta.index)
     }
 
     fn drop_shelf(&mut self, work: &mut Work) {

@@ -100,7 +100,6 @@ impl Replica {
         if followers.is_empty() {
             return Index(u64::MAX);
         }
-        let shelf = self.raft.storage().spooled().map_or(Index(u64::MAX), |s| s.meta.index);
-        self.snapshots.feeding.needs(followers, durable, now).min(shelf)
+        self.snapshots.feeding.needs(followers, durable, now).min(self.needed_by_shelf(now))
     }
 }

@@ -411,6 +411,29 @@ fn one_snapshot_is_enough_however_slow_it_is_and_however_much_is_written() {
     }
 }
 
+/// The bug: a snapshot that stood ready when its follower died kept the log behind it for good.
+#[test]
+fn a_snapshot_that_nobody_takes_keeps_no_log() {
+    let (mut c, leader, laggard) = behind_a_truncated_log(Config::default());
+    c.nodes.get_mut(&leader).unwrap().hung.insert("snapshotter");
+    c.cut_off.clear();
+    c.ticks(6);
+    // By the time it is built the leader knows that its follower is gone.
+    c.cut_off.insert(laggard);
+    c.ticks(25);
+    c.nodes.get_mut(&leader).unwrap().hung.clear();
+    let value = Bytes::from(vec![b'z'; 1000]);
+    let mut kept = Vec::new();
+    for n in 0..200_u8 {
+        let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), value.clone())])).unwrap();
+        c.ticks(1);
+        assert!(slot.take().unwrap().is_ok());
+        kept.push(c.nodes[&leader].handle.status(GROUP).unwrap().log_bytes);
+    }
+    assert!(kept.iter().any(|bytes| *bytes > 32 << 10), "it stood ready, and log stayed for it: {kept:?}");
+    assert!(kept[140..].iter().all(|bytes| *bytes < 16 << 10), "not for long: {kept:?}");
+}
+
 #[test]
 fn catch_up_reads_do_not_pile_up_before_a_slow_reader() {
     let mut c = three();
