@@ -10,9 +10,10 @@ mod support;
 use pontoon_raftstore::testing::linearizability::KvVerdict;
 use pontoon_server::harness::Nodes;
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Clients, Group, Load, PATIENCE, all_led, equal_contents, lead_at_1, seen_at, signal, terms, transfer};
+use support::{
+    Clients, Group, Load, PATIENCE, all_led, equal_contents, lead_at_1, page, seen_at, signal, terms, transfer,
+};
 use support::{unbalanced_with, until};
 
 const GROUPS: u16 = 48;
@@ -74,11 +75,6 @@ impl Peak {
         assert!(self.budget <= BUDGET, "{self:?}");
         assert!(self.resident <= warm.resident + GROWTH, "{self:?} after {warm:?}, may grow by {GROWTH}");
     }
-}
-
-fn page(admin: &str, path: &str) -> String {
-    let page = Command::new("curl").args(["-s", &format!("http://{admin}{path}")]).output();
-    String::from_utf8(page.unwrap().stdout).unwrap()
 }
 
 /// For whoever must find out why node 3 does not catch up: the first groups that lack most there as all nodes see them, what was

@@ -28,10 +28,10 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use tally::Tally;
 
-/// How often the groups led here are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long the last operations may take.
-const DRAIN: Duration = Duration::from_secs(15);
+/// How often the groups led here are looked at. Nanoseconds.
+const LOOK_EVERY: Moment = 50_000_000;
+/// How long the last operations may take. Nanoseconds.
+const DRAIN: Moment = 15_000_000_000;
 /// Operations begun before answers are taken: what is handed in at once, and what comes back of it, is held in memory.
 const BURST: usize = 1 << 11;
 /// How long the thread sleeps at the most.
@@ -161,7 +161,7 @@ struct Loop<M: Driven> {
     /// Places of the groups led here, and how likely each is chosen, summed up (Zipf).
     led: Vec<usize>,
     weights: Vec<f64>,
-    look_at: Instant,
+    look_at: Moment,
     rng: Rng,
     tally: Tally,
     arrivals: Arrivals,
@@ -172,7 +172,6 @@ struct Loop<M: Driven> {
 impl<M: Driven> Loop<M> {
     fn new(engine: Engine, load: Load, shared: Arc<Shared>, ledger: Option<Ledger>) -> Result<Loop<M>, Failure> {
         let books = Books::open(&engine, ledger)?;
-        let now = Instant::now();
         let mut new = Loop {
             writes: engine.completions(),
             done: Vec::new(),
@@ -185,12 +184,12 @@ impl<M: Driven> Loop<M> {
             read: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            epoch: now,
+            epoch: Instant::now(),
             books,
             mint: Mint::default(),
             led: Vec::new(),
             weights: Vec::new(),
-            look_at: now,
+            look_at: 0,
             tally: Tally::new()?,
             full: 0,
         };
@@ -216,8 +215,7 @@ impl<M: Driven> Loop<M> {
             self.tally.took(due, now);
             self.tally.overdue += 1;
         }
-        let ended = Instant::now();
-        while self.free.len() < self.slots.len() && ended.elapsed() < DRAIN {
+        while self.free.len() < self.slots.len() && self.now() - now < DRAIN {
             self.wait()?;
         }
         let unanswered = (self.slots.len() - self.free.len()) as u64;
@@ -264,15 +262,14 @@ impl<M: Driven> Loop<M> {
 
     /// Which groups are led here.
     fn look(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         if now < self.look_at {
             return;
         }
         self.look_at = now + LOOK_EVERY;
         let groups = self.books.groups.iter().enumerate();
         self.led = groups.filter(|(_, g)| g.group.status().is_leader()).map(|(at, _)| at).collect();
-        let moment = self.now();
-        self.arrivals.lead(self.led.len() as u64, moment);
+        self.arrivals.lead(self.led.len() as u64, now);
         let exponent = self.options.zipf.unwrap_or(0.0);
         let mut sum = 0.0;
         let weight = |rank: usize| ((rank + 1) as f64).powf(-exponent);
@@ -363,7 +360,7 @@ impl<M: Driven> Loop<M> {
                         self.books.unknown(1)?;
                     }
                     if !matches!(e, ProposeError::Overloaded(_)) {
-                        self.look_at = self.epoch;
+                        self.look_at = 0;
                     }
                 }
             }

@@ -294,12 +294,11 @@ impl Queues {
             history.extend(late);
             queue.hand_in(&nodes[id], now);
         }
-        let up: Vec<&SimNode> = nodes.values().filter(|n| n.serving().is_some()).collect();
+        let up: Vec<_> = nodes.values().filter_map(|n| Some((n, &n.serving()?.handle))).collect();
         if up.is_empty() || !begins {
             return Ok(());
         }
-        let node = *self.rng.pick(&up);
-        let Some(handle) = node.serving().map(|up| &up.handle) else { return Ok(()) };
+        let (node, handle) = *self.rng.pick(&up);
         let mut queue = self.clients[at].remove(&node.id).unwrap_or_else(|| Queue::new(handle, node.boots));
         if queue.pending.load(Ordering::Relaxed) + queue.bulk.staged() < self.most {
             self.stage(&mut queue, handle, now)?;

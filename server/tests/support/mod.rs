@@ -89,10 +89,15 @@ pub(crate) fn transfer(nodes: &Nodes, which: &str, to: u64) -> bool {
     command.env("PONTOON_ADMIN_TOKEN", TOKEN).output().unwrap().status.success()
 }
 
+/// An admin page of a node.
+pub(crate) fn page(admin: &str, path: &str) -> String {
+    let page = Command::new("curl").args(["-s", &format!("http://{admin}{path}")]).output();
+    String::from_utf8(page.unwrap().stdout).unwrap()
+}
+
 /// The groups' rows of a node's admin page.
 pub(crate) fn groups_at(admin: &str) -> Vec<serde_json::Value> {
-    let page = Command::new("curl").args(["-s", &format!("http://{admin}/groups?limit=1000")]).output().unwrap();
-    let page: serde_json::Value = serde_json::from_slice(&page.stdout).unwrap();
+    let page: serde_json::Value = serde_json::from_str(&page(admin, "/groups?limit=1000")).unwrap();
     page["groups"].as_array().unwrap().clone()
 }
 
