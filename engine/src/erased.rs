@@ -6,6 +6,7 @@
 
 use crate::proposal::{Applied, Slot};
 use crate::state_machine::{Batch, Durable, Kind, Meta, SmError, SnapshotStream, Source, StateMachine};
+use pontoon_raftstore::arrivals::Wakeups;
 use pontoon_raftstore::bulk::Together;
 use pontoon_raftstore::env::{
     Answers, ApplyRun, DurablePositions, Machine, MachineKind, Reader, SnapshotInput, SnapshotSource, Stage,
@@ -74,10 +75,10 @@ impl<S: StateMachine> Machine for ErasedMachine<S> {
         Ok(Box::new(batch.into_replies()?))
     }
 
-    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>) {
+    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>, wakeups: &mut Wakeups) {
         // Waiters ascend, so the answers between them are skipped in one pass; most entries of a follower have none.
         let mut answers = answers.downcast::<Vec<S::Response>>().map(|a| a.into_iter().enumerate()).ok();
-        let mut together = Together::default();
+        let mut together = Together::new(wakeups);
         for (place, at, reply) in waiting {
             let answer = answers.as_mut().and_then(|a| a.find(|(i, _)| *i == place));
             match answer {

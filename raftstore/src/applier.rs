@@ -9,6 +9,7 @@ mod cell;
 mod restore;
 mod run;
 
+use crate::arrivals::Wakeups;
 use crate::env::{Env, Instant, MachineKind, SnapshotFiles};
 use crate::guard::{drop_guarded, guarded};
 use crate::ids::{GroupId, PollerId};
@@ -138,13 +139,14 @@ impl Applier {
     fn release(&mut self, is_durable: bool, done: Vec<(Job, crate::env::Answers)>) {
         let (mut entries, mut payload) = (0, 0);
         let mut events: Vec<(PollerId, Vec<Applied>)> = Vec::new();
+        let mut wakeups = Wakeups::default();
         for (job, answers) in done {
             entries += job.weight;
             payload += job.payload;
             let group = job.record.group;
             let cell = self.cells.get_mut(&group).expect("staged with it in this turn");
             cell.unreported = true;
-            match cell.release(job, answers) {
+            match cell.release(job, answers, &mut wakeups) {
                 Ok(event) => match events.iter_mut().find(|e| e.0 == cell.poller) {
                     Some(of_poller) => of_poller.1.push(event),
                     None => events.push((cell.poller, vec![event])),
@@ -158,6 +160,7 @@ impl Applier {
         for (poller, events) in events {
             self.mail.poller(poller, PollerMsg::Applied(events));
         }
+        drop(wakeups);
     }
 
     fn on_letter(&mut self, letter: ApplierMsg) {

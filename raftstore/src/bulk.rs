@@ -7,18 +7,18 @@
 //! Invariant: law 6: what was staged comes back exactly once, answered, refused behind the door or given up; an answer to what
 //! was given up meets nobody.
 
+use crate::arrivals::{Arrivals, Wakeups};
 use crate::door::Entrance;
 use crate::error::{Limit, ProposeError};
 use crate::ids::GroupId;
 use crate::node::NodeHandle;
 use crate::proposal::{Fence, Proposal, ReplySlot, ReplyTo};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use pontoon_raft::mutant::{self, Mutant};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// What became of a command.
 pub type Outcome<A> = Result<A, ProposeError>;
@@ -136,53 +136,6 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
     }
 }
 
-/// Where things arrive for one caller, from any thread.
-pub struct Arrivals<T> {
-    inside: Mutex<Arrived<T>>,
-}
-
-struct Arrived<T> {
-    things: Vec<T>,
-    /// Who sleeps until there are some.
-    waker: Option<Waker>,
-}
-
-impl<T> Default for Arrivals<T> {
-    fn default() -> Arrivals<T> {
-        Arrivals { inside: Mutex::new(Arrived { things: Vec::new(), waker: None }) }
-    }
-}
-
-impl<T> Arrivals<T> {
-    /// Adds some and wakes who sleeps.
-    pub fn put(&self, things: impl Iterator<Item = T>) {
-        let mut inside = self.inside.lock();
-        inside.things.extend(things);
-        let waker = inside.waker.take();
-        drop(inside);
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    /// All there is, in exchange for an empty list.
-    #[must_use]
-    pub fn take(&self, empty: Vec<T>) -> Vec<T> {
-        std::mem::replace(&mut self.inside.lock().things, empty)
-    }
-
-    /// Ready if there is something; otherwise the context's waker is called as soon as there is.
-    pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut inside = self.inside.lock();
-        if !inside.things.is_empty() {
-            return Poll::Ready(());
-        }
-        match &mut inside.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        Poll::Pending
-    }
-}
-
 /// Where answers arrive.
 struct Sink<A> {
     arrived: Arrivals<(u64, Outcome<A>)>,
@@ -195,9 +148,9 @@ impl<A> Sink<A> {
         Sink { arrived: Arrivals::default(), pending: Arc::clone(pending) }
     }
 
-    fn put(&self, answers: impl ExactSizeIterator<Item = (u64, Outcome<A>)>) {
+    fn put(&self, answers: impl ExactSizeIterator<Item = (u64, Outcome<A>)>, wakeups: &mut Wakeups) {
         self.pending.fetch_sub(answers.len(), Ordering::Relaxed);
-        self.arrived.put(answers);
+        self.arrived.put(answers, wakeups);
     }
 }
 
@@ -207,11 +160,11 @@ struct Way<A>(Arc<Sink<A>>);
 
 impl<A: Send + 'static> ReplySlot for Way<A> {
     fn fail(&self, tag: u64, error: ProposeError) {
-        self.0.put(std::iter::once((tag, Err(error))));
+        self.0.put(std::iter::once((tag, Err(error))), &mut Wakeups::default());
     }
 
     fn fail_all(&self, failed: &mut Vec<(u64, ProposeError)>) {
-        self.0.put(failed.drain(..).map(|(tag, error)| (tag, Err(error))));
+        self.0.put(failed.drain(..).map(|(tag, error)| (tag, Err(error))), &mut Wakeups::default());
     }
 
     /// The sink.
@@ -221,18 +174,19 @@ impl<A: Send + 'static> ReplySlot for Way<A> {
 }
 
 /// Answers to consecutive commands of one queue, put there together. For machines.
-pub struct Together<A> {
+pub struct Together<'a, A> {
     to: Option<Arc<dyn ReplySlot>>,
     answers: Vec<(u64, Outcome<A>)>,
+    wakeups: &'a mut Wakeups,
 }
 
-impl<A> Default for Together<A> {
-    fn default() -> Together<A> {
-        Together { to: None, answers: Vec::new() }
+impl<'a, A: Send + 'static> Together<'a, A> {
+    /// None yet; whose answers are there is woken with the others.
+    #[must_use]
+    pub fn new(wakeups: &'a mut Wakeups) -> Together<'a, A> {
+        Together { to: None, answers: Vec::new(), wakeups }
     }
-}
 
-impl<A: Send + 'static> Together<A> {
     /// Does this waiter belong to a queue with these answers?
     #[must_use]
     pub fn takes(reply: &ReplyTo) -> bool {
@@ -256,7 +210,7 @@ impl<A: Send + 'static> Together<A> {
             self.answers.iter_mut().zip(shifted).for_each(|(answer, tag)| answer.0 = *tag);
         }
         if let Some(sink) = self.to.as_ref().and_then(|to| to.as_any().downcast_ref::<Sink<A>>()) {
-            sink.put(self.answers.drain(..));
+            sink.put(self.answers.drain(..), self.wakeups);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! applier, ticker, lifecycle, snapshotter, durability, boot; S4 node, bulk, threads, solo; S5 mem, testing, sim.
 
 pub mod applier;
+pub mod arrivals;
 pub mod boot;
 pub mod budget;
 pub mod bulk;

@@ -6,6 +6,7 @@ mod parts;
 use parking_lot::Mutex;
 use parts::{Disks, G, Node, add, counter, number, pos, record, spec_of};
 use pontoon_raft::{Entry, EntryKind};
+use pontoon_raftstore::arrivals::Wakeups;
 use pontoon_raftstore::codec::ReplicaRecord;
 use pontoon_raftstore::env::{
     Answers, ApplyRun, DurablePositions, Machine, MachineKind, Meta, Reader, SmError, SnapshotInput, SnapshotSource,
@@ -250,7 +251,7 @@ impl Machine for Counting {
         assert!(self.1 != H, "this one panics");
         Ok(Box::new(()))
     }
-    fn reply(&self, _: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>) {
+    fn reply(&self, _: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>, _: &mut Wakeups) {
         for (_, at, reply) in waiting {
             reply.slot.as_any().downcast_ref::<KvSlot>().unwrap().answer(at, KvRet::Done);
         }

@@ -4,6 +4,7 @@
 //! Invariant: `record` is what the machine's last commit wrote; a stopped cell has no machine and never gets one.
 
 use super::run::Job;
+use crate::arrivals::Wakeups;
 use crate::codec::ReplicaRecord;
 use crate::env::{Answers, Machine};
 use crate::guard::{drop_guarded, guarded};
@@ -69,7 +70,7 @@ impl Cell {
     }
 
     /// After the commit: answers the callers, takes the new record over.
-    pub(super) fn release(&mut self, job: Job, answers: Answers) -> Result<Applied, String> {
+    pub(super) fn release(&mut self, job: Job, answers: Answers, wakeups: &mut Wakeups) -> Result<Applied, String> {
         let State::Open(machine) = &self.state else { unreachable!("staged with it in this turn") };
         if !self.record.equals_but_for_applied(&job.record) {
             self.record = (*job.record).clone();
@@ -80,7 +81,7 @@ impl Cell {
         }
         let waiting = job.waiting;
         guarded(|| {
-            machine.reply(answers, waiting);
+            machine.reply(answers, waiting, wakeups);
             Ok(())
         })?;
         Ok(Applied::Upto { group: self.group, replica: self.replica, index: self.record.applied.index })

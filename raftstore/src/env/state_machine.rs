@@ -3,6 +3,7 @@
 //! Called on applier threads; `SnapshotSource::write_to` on the snapshot thread. One group never on two at once.
 //! Invariant: until `MachineKind::commit` returns `Ok`, `apply` has no effect outside the stage (boot.md 7).
 
+use crate::arrivals::Wakeups;
 use crate::ids::{Generation, GroupId, LogPos, ReplicaId};
 use crate::proposal::ReplyTo;
 use bytes::Bytes;
@@ -59,8 +60,9 @@ pub trait Machine: Send {
     fn recover(&mut self) -> Result<Meta, SmError>;
     /// Stages a run and its meta; returns the typed answers, one per entry.
     fn apply(&mut self, stage: &mut Stage, run: &ApplyRun<'_>) -> Result<Answers, SmError>;
-    /// Releases answers after the commit: each waiter with the place of its entry in the run, ascending.
-    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>);
+    /// Releases answers after the commit: each waiter with the place of its entry in the run, ascending. Who sleeps until a
+    /// batch of answers has come may be woken with those of other groups.
+    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>, wakeups: &mut Wakeups);
     /// A concurrent read view.
     fn reader(&self) -> Reader;
     /// O(1): a handle on the state after what was committed last.

@@ -5,6 +5,7 @@
 //! Leaves to others: what a command does (`testing::kv`). Invariant: data and meta of a replica change together.
 
 use super::power::{CrashPoint, Power};
+use crate::arrivals::Wakeups;
 use crate::bulk::Together;
 use crate::env::{
     Answers, ApplyRun, DurablePositions, Machine, MachineKind, Meta, Reader, SmError, SnapshotInput, SnapshotOutput,
@@ -328,9 +329,9 @@ impl Machine for MemMachine {
         Ok(Box::new(answers))
     }
 
-    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>) {
+    fn reply(&self, answers: Answers, waiting: Vec<(usize, LogPos, ReplyTo)>, wakeups: &mut Wakeups) {
         let Ok(answers) = answers.downcast::<Vec<KvRet>>() else { return };
-        let mut together = Together::default();
+        let mut together = Together::new(wakeups);
         for (at, pos, reply) in waiting {
             if !self.kind.power.pass(CrashPoint::BeforeReply) {
                 return;
