@@ -7,6 +7,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Commands on their way with which any processor and disk are at work all the time: more of them only wait, in memory that
+/// no cache holds. Bytes.
+const AMPLE: u64 = 4 << 20;
+
 /// A sum of bytes with a limit, shared by all parts of a node.
 #[derive(Debug)]
 pub struct Budget {
@@ -74,7 +78,7 @@ impl Budget {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let all = [&self.at_door, &self.uncommitted, &self.applying];
-        all.iter().map(|part| part.load(Ordering::Relaxed)).sum::<u64>() > self.limit / 16
+        all.iter().map(|part| part.load(Ordering::Relaxed)).sum::<u64>() > busy_from(self.limit)
     }
 
     /// So much was handed to the machines.
@@ -137,6 +141,11 @@ impl Budget {
     }
 }
 
+/// A small node is busy with a 16th of its memory; who gave much of it has the cores to go with it.
+fn busy_from(limit: u64) -> u64 {
+    AMPLE.min(limit / 16).max(limit / 64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +183,12 @@ mod tests {
         assert!(b.is_busy());
         b.count_uncommitted(2, 1);
         assert!(!b.is_busy());
+    }
+
+    #[test]
+    fn from_when_on_nodes_of_all_sizes_are_busy() {
+        let mib = |n: u64| n << 20;
+        assert_eq!([16, 64, 256, 1024].map(|n| busy_from(mib(n))), [1, 4, 4, 16].map(mib));
     }
 
     #[test]
