@@ -39,6 +39,8 @@ mutants! {
     LateAnswerTaken,
     /// A command that the door refuses in a batch hears nothing (law 6). In raftstore.
     DoorSwallows,
+    /// Commands that were kept back for others hear nothing (law 6). In raftstore.
+    KeptBackDropped,
 
     // Terms and elections.
     /// Messages of earlier terms are handled as if they were of the own.

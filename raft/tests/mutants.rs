@@ -38,12 +38,13 @@ const ACTIONS: usize = 300;
 const STATES: usize = 60_000;
 
 /// These live outside of the core; they die in raftstore's worlds.
-const ELSEWHERE: [Mutant; 6] = [
+const ELSEWHERE: [Mutant; 7] = [
     Mutant::TruncateAheadOfDurable,
     Mutant::DropLazyCommit,
     Mutant::NeighboursAnswer,
     Mutant::LateAnswerTaken,
     Mutant::DoorSwallows,
+    Mutant::KeptBackDropped,
     Mutant::ReplicaIdUsedAgain,
 ];
 

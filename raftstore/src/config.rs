@@ -21,6 +21,9 @@ pub struct Config {
     pub max_append_bytes: u64,
     /// Appends in flight per follower. Default 64.
     pub max_inflight: usize,
+    /// Groups in a write of the log from which on a poller may let few commands of a group wait for more, if processors are short.
+    /// Default 64; 1 in tests.
+    pub gather_from: usize,
     /// Payload bytes that wait for commit, per group. Default 16 MiB: over it `Overloaded(GroupInflight)`.
     pub group_inflight_bytes: u64,
     /// Bytes of proposals, inbound appends and caches together, node-wide. Default 256 MiB.
@@ -49,6 +52,7 @@ impl Default for Config {
             max_command: 8 << 20,
             max_append_bytes: 256 << 10,
             max_inflight: 64,
+            gather_from: 64,
             group_inflight_bytes: 16 << 20,
             node_bytes: 256 << 20,
             log_keep: 64 << 20,
@@ -74,6 +78,7 @@ impl Config {
             max_command,
             max_append_bytes: _,
             max_inflight,
+            gather_from,
             group_inflight_bytes,
             node_bytes,
             log_keep,
@@ -91,6 +96,7 @@ impl Config {
             (election_ticks > heartbeat_ticks, "election_ticks must be above heartbeat_ticks"),
             ((1..=64 << 20).contains(max_command), "max_command must be 1 byte to 64MiB"),
             ((1..=4096).contains(max_inflight), "max_inflight must be 1 to 4096"),
+            (*gather_from >= 1, "gather_from must be at least 1"),
             (*group_inflight_bytes >= *max_command as u64, "group_inflight_bytes must hold one command"),
             (*node_bytes >= *group_inflight_bytes, "node_bytes must be at least group_inflight_bytes"),
             (*log_keep >= 1 << 10, "log_keep must be at least 1KiB"),

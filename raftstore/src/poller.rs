@@ -5,6 +5,7 @@
 //! poisoned. A turn takes a bounded bite of the inbox.
 
 mod control;
+mod crowd;
 mod late;
 mod peers;
 mod report;
@@ -23,6 +24,7 @@ use crate::router::{Route, Router};
 use crate::task::{ApplierMsg, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
 use crate::ticker::Ticker;
 use crate::turn::{Active, Turn};
+use crowd::Crowd;
 use late::Late;
 use report::Report;
 use std::collections::{BTreeMap, VecDeque};
@@ -85,6 +87,10 @@ pub struct Poller {
     later: Vec<u32>,
     /// Places that hold word of a commit back. Invariant: each once (`Replica::listed`).
     holding: Vec<u32>,
+    /// Places that keep commands back, and until when. Invariant: each once (`Replica::queued`).
+    gathering: VecDeque<(Instant, u32)>,
+    /// How long they may.
+    crowd: Crowd,
     /// Deadlines.
     ticker: Ticker,
     /// What the turn collects.
@@ -128,6 +134,8 @@ impl Poller {
             touched: Vec::new(),
             later: Vec::new(),
             holding: Vec::new(),
+            gathering: VecDeque::new(),
+            crowd: Crowd::new(config.gather_from, config.tick),
             ticker: Ticker::new(tick),
             work,
             in_flight: VecDeque::new(),
@@ -149,7 +157,10 @@ impl Poller {
             return Turn::IDLE;
         }
         self.work.now = self.work.now.max(tick_of(now, self.tick));
+        self.work.clock = now;
+        self.work.patience = self.crowd.patience();
         let drained = self.drain_inbox();
+        self.release_gathered(now);
         self.fire_deadlines();
         self.late.judge(now).into_iter().for_each(|e| self.parts.router.events().tell(e));
         self.watch_disk(now);
@@ -197,6 +208,7 @@ impl Poller {
             PollerMsg::Poisoned(why) => self.abandon(&why),
             PollerMsg::Applied(all) => {
                 for applied in all {
+                    self.crowd.on_applied(&applied, self.work.clock);
                     self.at(applied.group(), |r, work| r.on_applied(applied, work));
                 }
             }
@@ -311,11 +323,24 @@ impl Poller {
         if replica.holds_commits() && !std::mem::replace(&mut replica.listed, true) {
             self.holding.push(place);
         }
+        if let Some(until) = replica.keeps_back_until().filter(|_| !std::mem::replace(&mut replica.queued, true)) {
+            self.gathering.push_back((until, place));
+        }
         let deadline = replica.next_deadline();
         if deadline < replica.armed {
             replica.armed = self.ticker.arm(deadline, place);
         }
         more
+    }
+
+    /// What was kept back for long enough, or is not to be kept back any more, is looked at again.
+    fn release_gathered(&mut self, now: Instant) {
+        let all = self.work.patience.is_zero();
+        while let Some((_, place)) = self.gathering.front().copied().filter(|g| all || g.0 <= now) {
+            self.gathering.pop_front();
+            self.with(place, |r, _| r.queued = false);
+            self.touch_place(place);
+        }
     }
 
     /// Nothing is being written and nobody has asked for anything: no append will come that could tell what is committed.
@@ -354,6 +379,7 @@ impl Poller {
         self.work.seq = BatchSeq(seq.0 + 1);
         let mut places: Vec<u32> = batch.writes.iter().filter_map(|w| self.places.get(&w.group).copied()).collect();
         places.dedup();
+        self.crowd.on_batch(batch.writes.len());
         self.in_flight.push_back(Batch { seq, since: now, places });
         match &self.parts.inline {
             None => {
@@ -376,6 +402,7 @@ impl Poller {
         let mut tasks = Vec::new();
         for letter in std::mem::take(&mut self.work.letters) {
             if let Letter::Apply(task) = letter {
+                self.crowd.on_handed(&task, self.work.clock);
                 tasks.push(task);
                 continue;
             }
@@ -412,6 +439,7 @@ impl Poller {
             Tick::MAX => Instant::NEVER,
             tick => instant_of(tick, self.tick),
         };
+        let tick = self.gathering.front().map_or(tick, |(until, _)| tick.min(*until));
         match self.stalls_at() {
             Some(at) if !self.stalled => tick.min(at),
             _ => tick,

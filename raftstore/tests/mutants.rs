@@ -61,6 +61,7 @@ each_dies! {
     answer_to_the_neighbour: NeighboursAnswer,
     late_answer_taken: LateAnswerTaken,
     door_swallows: DoorSwallows,
+    kept_back_dropped: KeptBackDropped,
 }
 
 #[test]

@@ -41,6 +41,7 @@ impl Report {
         let tally = std::mem::take(&mut work.tally);
         count("pontoon_committed_entries_total", tally.applying);
         count("pontoon_leader_changes_total", tally.leader_changes);
+        count("pontoon_gatherings_total", tally.gathering);
         count("pontoon_raft_messages_sent_total", std::mem::take(&mut self.messages));
         if tally.proposed > 0 {
             metrics::counter!("pontoon_proposals_total", "kind" => "write").increment(tally.proposed);

@@ -4,7 +4,7 @@
 //! Invariant: entries are handed over in order, each once, with those who wait for them and the replica record
 //! after the last one. `durable <= applied <= handed`.
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Load};
 use super::{Letter, LogRoom, Phase, Replica, Work};
 use crate::budget::Budget;
 use crate::codec::ReplicaRecord;
@@ -103,12 +103,14 @@ impl Replica {
         }
         let payload = entries.payload_size();
         work.tally.applying_bytes += payload;
-        self.machine.backlog.push(last.index, weigh(payload, entries.len() as u64));
+        let waiting = self.proposals.take_for(&entries);
+        let run = Load { bytes: weigh(payload, entries.len() as u64), callers: waiting.len() };
+        self.machine.backlog.push(last.index, run);
         let task = ApplyTask {
             group: self.group,
             replica: self.id,
             generation: self.machine.record.generation,
-            waiting: self.proposals.take_for(&entries),
+            waiting,
             entries,
             record: self.machine.record_to_send(),
         };
@@ -136,7 +138,8 @@ impl Replica {
         }
         self.machine.applied = index;
         let done = self.machine.backlog.on_applied(index);
-        self.pace.on_done(done, work.now, self.limits.pace_ticks);
+        self.gather.on_answered(done.callers);
+        self.pace.on_done(done.bytes, work.now, self.limits.pace_ticks);
         self.raft.on_applied(work.now, index);
         self.reads.on_applied(index);
         let needed = self.needed_in_memory();

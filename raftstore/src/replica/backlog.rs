@@ -11,10 +11,19 @@ use std::sync::Arc;
 /// Runs of one group that may wait in the buffers that they came in. More wait only if the machine does not follow.
 const FRESH: usize = 4;
 
+/// A run of entries, or several of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Weight. Bytes.
+    pub(super) bytes: u64,
+    /// Commands whose callers wait for an answer.
+    pub(super) callers: usize,
+}
+
 /// See the file's head.
 pub(super) struct Backlog {
-    /// Last index and weight of each run, ascending.
-    runs: VecDeque<(Index, u64)>,
+    /// Last index of each run, ascending, and the run.
+    runs: VecDeque<(Index, Load)>,
     /// Weight of all.
     bytes: u64,
     /// The node's.
@@ -27,10 +36,10 @@ impl Backlog {
     }
 
     /// A run up to `last` was handed over.
-    pub(super) fn push(&mut self, last: Index, bytes: u64) {
-        self.runs.push_back((last, bytes));
-        self.bytes += bytes;
-        self.budget.begin_applying(bytes);
+    pub(super) fn push(&mut self, last: Index, run: Load) {
+        self.runs.push_back((last, run));
+        self.bytes += run.bytes;
+        self.budget.begin_applying(run.bytes);
     }
 
     /// Will what is handed over now wait for long?
@@ -43,15 +52,17 @@ impl Backlog {
         self.bytes
     }
 
-    /// Everything up to `index` was applied. Returns what it weighs.
-    pub(super) fn on_applied(&mut self, index: Index) -> u64 {
-        let before = self.bytes;
-        while let Some((_, bytes)) = self.runs.front().copied().filter(|run| run.0 <= index) {
+    /// Everything up to `index` was applied. Returns what that was.
+    pub(super) fn on_applied(&mut self, index: Index) -> Load {
+        let mut done = Load::default();
+        while let Some((_, run)) = self.runs.front().copied().filter(|run| run.0 <= index) {
             self.runs.pop_front();
-            self.bytes -= bytes;
-            self.budget.end_applying(bytes);
+            done.bytes += run.bytes;
+            done.callers += run.callers;
         }
-        before - self.bytes
+        self.bytes -= done.bytes;
+        self.budget.end_applying(done.bytes);
+        done
     }
 
     /// Nothing of it will be applied any more.

@@ -12,6 +12,7 @@ mod catch_up;
 mod commits;
 mod feeding;
 mod fetches;
+mod gather;
 mod lead;
 mod membership;
 mod pace;
@@ -40,6 +41,7 @@ use crate::task::{Aside, Fetched, GroupMessage, Newborn};
 use apply::Applying;
 use commits::HeldCommits;
 use fetches::Fetches;
+use gather::Gather;
 use lead::Leading;
 use pace::Pace;
 use peers::{OTHER_BIRTH, Peers, born_as};
@@ -93,6 +95,8 @@ pub struct Replica {
     held: HeldCommits,
     /// What the state machine has, and what was handed to it.
     machine: Applying,
+    /// Commands that wait for others.
+    gather: Gather,
     /// What may wait while the node is busy.
     pace: Pace,
     /// Snapshots built, sent, received.
@@ -113,6 +117,8 @@ pub struct Replica {
     pub touched: bool,
     /// Is it in the poller's list of those that hold word of a commit back?
     pub listed: bool,
+    /// Is it in the poller's list of those that keep commands back?
+    pub queued: bool,
 }
 
 /// What a replica is given at birth besides the newborn itself.
@@ -155,6 +161,7 @@ impl Replica {
             writes: Writes::with_lazy(hard_state),
             held: HeldCommits::default(),
             machine: Applying::new(record, &stored.truncated, work.budget.clone()),
+            gather: Gather::default(),
             pace: Pace::default(),
             snapshots: Snapshots::default(),
             fetches: Fetches::default(),
@@ -165,6 +172,7 @@ impl Replica {
             armed: Tick::MAX,
             touched: false,
             listed: false,
+            queued: false,
         };
         replica.publish_shape();
         Ok(replica)
@@ -185,7 +193,10 @@ impl Replica {
     /// A caller's command; appended with the turn's others in `settle`.
     pub fn on_propose(&mut self, proposal: Proposal, work: &Work) {
         match self.closed() {
-            None => self.proposals.stage(proposal),
+            None => {
+                self.gather.on_staged();
+                self.proposals.stage(proposal);
+            }
             Some(e) => {
                 work.budget.leave_door(proposal.cost());
                 proposal.refuse(ProposeError::Group(e));

@@ -12,6 +12,7 @@ use crate::error::{Limit, Lost, ProposeError};
 use crate::ids::{Index, LogPos, Term, Tick};
 use crate::proposal::{Fence, Proposal, Refused, ReplyTo, weigh};
 use bytes::Bytes;
+use pontoon_raft::mutant::{self, Mutant};
 use pontoon_raft::{Entries, ReplicaId, StateRole};
 use std::collections::VecDeque;
 
@@ -52,7 +53,7 @@ impl Run {
 /// Commands of one group on their way.
 #[derive(Default)]
 pub(super) struct PendingProposals {
-    /// Taken in this turn, not appended yet.
+    /// Not appended yet: taken in this turn, or kept back since an earlier one (`gather`).
     staged: Vec<Proposal>,
     /// Appended here as leader. Invariant: ascending by index.
     waiting: VecDeque<Waiting>,
@@ -79,6 +80,10 @@ impl PendingProposals {
     /// The replica goes: what waits is waited for by nobody.
     pub(super) fn forget(&mut self, budget: &Budget) {
         budget.count_uncommitted(std::mem::take(&mut self.counted), 0);
+    }
+
+    pub(super) fn staged(&self) -> usize {
+        self.staged.len()
     }
 
     pub(super) fn stage(&mut self, proposal: Proposal) {
@@ -168,10 +173,18 @@ impl Replica {
         }
         if let Some(error) = self.refuses_all() {
             work.tally.refused += self.proposals.staged.len() as u64;
+            self.gather.end();
             return self.proposals.fail_staged(&error, &work.budget);
+        }
+        if self.keeps_back(work) {
+            return;
         }
         let mut staged = std::mem::take(&mut self.proposals.staged);
         work.budget.leave_door(staged.iter().map(Proposal::cost).sum());
+        if mutant::is(Mutant::KeptBackDropped) && self.gather.kept_back() {
+            staged.clear();
+        }
+        self.gather.end();
         let term = self.raft.basic_status().term;
         let mut run = Run::with_capacity(staged.len());
         for p in staged.drain(..) {

@@ -5,13 +5,14 @@
 
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::env::{Fetch, GroupWrite, LogBatch};
+use crate::env::{Fetch, GroupWrite, Instant, LogBatch};
 use crate::events::Event;
 use crate::ids::{BatchSeq, GroupId, PollerId, Tick};
 use crate::outbox::Outbox;
 use crate::replica::WriteTime;
 use crate::task::{ApplierMsg, ApplyTask, FetchTask, LifecycleMsg, SnapshotTask};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Largest catch-up read. Bytes.
 const MAX_FETCH: u64 = 4 << 20;
@@ -90,6 +91,8 @@ pub struct Tally {
     pub proposed: u64,
     /// Commands refused after the door.
     pub refused: u64,
+    /// Groups that began to keep commands back.
+    pub gathering: u64,
     /// Entries put into the batch.
     pub entries: u64,
     /// Entries handed to machines.
@@ -106,6 +109,10 @@ pub struct Tally {
 pub struct Work {
     /// The turn's time.
     pub now: Tick,
+    /// The same, as fine as the clock is.
+    pub clock: Instant,
+    /// For how long few commands may wait for more.
+    pub patience: Duration,
     /// Number of `batch`.
     pub seq: BatchSeq,
     /// The turn's one batch.
@@ -132,6 +139,8 @@ impl Work {
     pub fn new(now: Tick, writes: WriteTime, budget: Arc<Budget>) -> Work {
         Work {
             now,
+            clock: Instant::default(),
+            patience: Duration::ZERO,
             seq: BatchSeq(1),
             batch: LogBatch::default(),
             outbox: Outbox::default(),

@@ -151,7 +151,15 @@ impl Swarm {
             fault_phase: Duration::from_secs(60),
             heal_phase: Duration::from_secs(60),
         };
-        swarm.with_bulk(seed)
+        swarm.with_bulk(seed).with_patience(seed)
+    }
+
+    /// Nodes on which few commands wait for more, as with a thousand groups. From a stream of its own, too.
+    fn with_patience(mut self, seed: u64) -> Swarm {
+        if Rng::new(seed ^ 0x9a_7137).chance(300) {
+            self.config.gather_from = 1;
+        }
+        self
     }
 
     /// Commands in bulk, and in some of these worlds budgets that refuse them. From a stream of its own: worlds without are
@@ -202,6 +210,7 @@ fn config(rng: &mut Rng) -> Config {
         max_command: 1 << 16,
         max_append_bytes: *rng.pick(&[0, 64, 1 << 10, 256 << 10]),
         max_inflight: *rng.pick(&[1, 2, 16, 64]),
+        gather_from: 64,
         group_inflight_bytes: *rng.pick(&[1 << 16, 1 << 20]),
         node_bytes: *rng.pick(&[1 << 20, 64 << 20]),
         log_keep: *rng.pick(&[1 << 10, 1 << 10, 4 << 10, 64 << 10]),

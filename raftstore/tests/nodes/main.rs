@@ -6,6 +6,7 @@
 mod chaos;
 mod cluster;
 mod fairness;
+mod gathering;
 mod late;
 mod overload;
 mod threaded;
