@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Commands of one letter at most, so that a turn's bite stays bounded.
 const LETTER: usize = 1024;
 
+/// What is taken from the node's budget at once, beside what a command needs. Bytes.
+const AHEAD: u64 = 16 << 10;
+
 /// The door of a group, or why nothing is taken there.
 type Door = Result<Open, ProposeError>;
 
@@ -32,6 +35,7 @@ struct Open {
 pub(crate) struct Entrance {
     node: NodeHandle,
     doors: Doors,
+    purse: Purse,
     /// By home; all but the last of each are full.
     letters: Vec<Vec<Vec<Proposal>>>,
     /// Commands in them.
@@ -41,7 +45,7 @@ pub(crate) struct Entrance {
 impl Entrance {
     pub(crate) fn new(node: NodeHandle) -> Entrance {
         let letters = (0..node.router().mail().pollers()).map(|_| Vec::new()).collect();
-        Entrance { node, doors: Doors::default(), letters, held: 0 }
+        Entrance { node, doors: Doors::default(), purse: Purse::default(), letters, held: 0 }
     }
 
     /// Commands that are not handed in yet.
@@ -53,7 +57,7 @@ impl Entrance {
     pub(crate) fn ask(&mut self, group: GroupId, fence: Option<&Fence>, size: usize) -> Result<PollerId, ProposeError> {
         let door = self.doors.at(&self.node, group, fence);
         let asked = match door {
-            Ok(open) if open.used < open.room => self.node.admit(size).map(|()| open.enter(size)),
+            Ok(open) if open.used < open.room => self.purse.pay(&self.node, size).map(|()| open.enter(size)),
             Ok(_) => Err(ProposeError::Overloaded(Limit::GroupInflight)),
             Err(e) => Err(e.clone()),
         };
@@ -76,7 +80,7 @@ impl Entrance {
 
     /// It does not come.
     pub(crate) fn let_go(&mut self, fence: Option<&Fence>, size: usize) {
-        self.node.router().budget().leave_door(weigh(size as u64, 1));
+        self.purse.held += weigh(size as u64, 1);
         self.on_refused(fence);
     }
 
@@ -87,6 +91,7 @@ impl Entrance {
             Err(e) => self.refuse_all(&e.into()),
         }
         self.held = 0;
+        self.purse.empty(&self.node);
         self.doors.leave();
     }
 
@@ -119,6 +124,35 @@ impl Drop for Entrance {
     fn drop(&mut self) {
         let left = self.letters.iter().flatten().flatten();
         self.node.router().budget().leave_door(left.map(Proposal::cost).sum());
+        self.purse.empty(&self.node);
+    }
+}
+
+/// Bytes of the node's budget taken ahead: its counts are every thread's, and to change them for each command would cost more
+/// than the rest of its look at the door.
+#[derive(Default)]
+struct Purse {
+    held: u64,
+}
+
+impl Purse {
+    /// For a command of so many bytes.
+    fn pay(&mut self, node: &NodeHandle, size: usize) -> Result<(), ProposeError> {
+        node.measure(size)?;
+        let (weight, budget) = (weigh(size as u64, 1), node.router().budget());
+        if self.held < weight {
+            let more = [weight + AHEAD, weight].into_iter().find(|more| budget.try_admit(*more));
+            self.held += more.ok_or(ProposeError::Overloaded(Limit::NodeInflight))?;
+        }
+        self.held -= weight;
+        Ok(())
+    }
+
+    /// What is left goes back.
+    fn empty(&mut self, node: &NodeHandle) {
+        if self.held > 0 {
+            node.router().budget().leave_door(std::mem::take(&mut self.held));
+        }
     }
 }
 

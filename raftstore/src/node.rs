@@ -166,16 +166,20 @@ impl NodeHandle {
     }
 
     /// Takes the weight of a command of so many bytes from the budget, if it is one and fits.
-    pub(crate) fn admit(&self, size: usize) -> Result<(), ProposeError> {
+    fn admit(&self, size: usize) -> Result<(), ProposeError> {
+        self.measure(size)?;
+        let fits = self.router.budget().try_admit(weigh(size as u64, 1));
+        fits.then_some(()).ok_or(ProposeError::Overloaded(Limit::NodeInflight))
+    }
+
+    /// May a command be of so many bytes?
+    pub(crate) fn measure(&self, size: usize) -> Result<(), ProposeError> {
         if size == 0 {
             // An empty entry is the leader's own; the machine would never see it, nor answer.
             return Err(ProposeError::Empty);
         }
         if size > self.max_command {
             return Err(ProposeError::TooLarge(size, self.max_command));
-        }
-        if !self.router.budget().try_admit(weigh(size as u64, 1)) {
-            return Err(ProposeError::Overloaded(Limit::NodeInflight));
         }
         Ok(())
     }
