@@ -7,10 +7,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Commands on their way with which any processor and disk are at work all the time: more of them only wait, in memory that
-/// no cache holds. Bytes.
-const AMPLE: u64 = 4 << 20;
-
 /// A sum of bytes with a limit, shared by all parts of a node.
 #[derive(Debug)]
 pub struct Budget {
@@ -54,12 +50,23 @@ impl Budget {
     pub fn try_admit(&self, bytes: u64) -> bool {
         let held = self.used().saturating_add(self.applying.load(Ordering::Relaxed));
         let line = self.at_door.load(Ordering::Relaxed);
-        let room = held <= self.limit / 2 && (line == 0 || line.saturating_add(bytes) <= self.limit / 16);
+        let room = held <= self.limit / 2 && (line == 0 || line.saturating_add(bytes) <= self.longest_line());
         let admitted = room && self.try_take(bytes);
         if admitted {
             self.at_door.fetch_add(bytes, Ordering::Relaxed);
         }
         admitted
+    }
+
+    /// Most that waits for a poller. Bytes.
+    fn longest_line(&self) -> u64 {
+        self.limit / 16
+    }
+
+    /// Is half of the room at the door taken? Then no command should be left standing there.
+    #[must_use]
+    pub fn has_long_line(&self) -> bool {
+        self.at_door.load(Ordering::Relaxed) > self.longest_line() / 2
     }
 
     /// A poller met commands of this weight, and appended or refused them.
@@ -78,7 +85,7 @@ impl Budget {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let all = [&self.at_door, &self.uncommitted, &self.applying];
-        all.iter().map(|part| part.load(Ordering::Relaxed)).sum::<u64>() > busy_from(self.limit)
+        all.iter().map(|part| part.load(Ordering::Relaxed)).sum::<u64>() > self.limit / 16
     }
 
     /// So much was handed to the machines.
@@ -141,11 +148,6 @@ impl Budget {
     }
 }
 
-/// A small node is busy with a 16th of its memory; who gave much of it has the cores to go with it.
-fn busy_from(limit: u64) -> u64 {
-    AMPLE.min(limit / 16).max(limit / 64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,17 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn from_when_on_nodes_of_all_sizes_are_busy() {
-        let mib = |n: u64| n << 20;
-        assert_eq!([16, 64, 256, 1024].map(|n| busy_from(mib(n))), [1, 4, 4, 16].map(mib));
-    }
-
-    #[test]
     fn the_line_at_the_door_is_short() {
         let b = Budget::new(32);
         assert!(b.try_admit(10) && !b.try_admit(1), "the first one, however large");
         b.leave_door(10);
-        assert!(b.try_admit(1) && b.try_admit(1) && !b.try_admit(1));
+        assert!(b.try_admit(1) && !b.has_long_line());
+        assert!(b.try_admit(1) && b.has_long_line() && !b.try_admit(1));
         b.leave_door(2);
         assert_eq!(b.used(), 0);
     }

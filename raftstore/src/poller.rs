@@ -158,7 +158,9 @@ impl Poller {
         }
         self.work.now = self.work.now.max(tick_of(now, self.tick));
         self.work.clock = now;
-        self.work.patience = self.crowd.patience();
+        // Commands that are kept back stand at the door, and would shut it.
+        let hurry = self.work.budget.has_long_line();
+        self.work.patience = if hurry { Duration::ZERO } else { self.crowd.patience() };
         let drained = self.drain_inbox();
         self.release_gathered(now);
         self.fire_deadlines();

@@ -4,7 +4,7 @@
 //! They wait for the run before them to be applied, and then for as many as were answered with it: whoever has commands under
 //! way all the time sends others. So all that a group has under way makes one run, round for round.
 //! Leaves to others: when to be patient (the poller's `crowd`), and looking again when the time is over (the poller).
-//! Invariant: what is kept back was never appended, and is not for longer than the poller's patience.
+//! Invariant: what is kept back was never appended, weighs at the node's door, and is not kept for longer than the poller's patience.
 
 use super::{Replica, Work};
 use crate::env::Instant;

@@ -5,10 +5,11 @@
 
 use crate::cluster::{Cluster, GROUP};
 use crate::{others, put};
+use bytes::Bytes;
 use pontoon_raftstore::config::Config;
 use pontoon_raftstore::error::ProposeError;
 use pontoon_raftstore::ids::{Index, NodeId};
-use pontoon_raftstore::testing::KvSlot;
+use pontoon_raftstore::testing::{KvOp, KvSlot};
 use std::sync::Arc;
 
 /// Three nodes whose pollers have become patient, and the leader.
@@ -96,6 +97,25 @@ fn many_commands_do_not_wait() {
     let more: Vec<_> = (0..15).map(|_| propose(&c, leader)).collect();
     c.settle();
     assert_eq!((last(&c, leader), more[14].take()), (before.plus(16), None));
+}
+
+/// What is kept back stands at the door, and would shut it for other groups.
+#[test]
+fn large_commands_do_not_wait() {
+    let (mut c, leader, _, waits) = two_and_one();
+    let before = last(&c, leader);
+    // Of a line of 16 MiB; all of a group's limit is 16 MiB, too.
+    let large = KvOp::Put(vec![(Bytes::from_static(b"k"), Bytes::from(vec![b'x'; 3 << 20]))]);
+    let propose = |c: &Cluster| c.propose(leader, GROUP, &large).unwrap();
+    let two = [propose(&c), propose(&c)];
+    c.settle();
+    assert_eq!(last(&c, leader), before, "6 MiB");
+    let third = propose(&c);
+    c.settle();
+    assert_eq!(last(&c, leader), before.plus(4));
+    hang(&mut c, leader, false);
+    c.settle();
+    assert!([waits, third].iter().chain(&two).all(|s| s.take().unwrap().is_ok()));
 }
 
 #[test]
