@@ -10,7 +10,7 @@ use crate::group::Group;
 use crate::lookout::Lookout;
 use crate::park::block;
 use crate::state_machine::StateMachine;
-use pontoon_raftstore::arrivals::{Arrivals, Wakeups};
+use pontoon_raftstore::arrivals::Arrivals;
 use pontoon_raftstore::error::{GroupError, Limit, ReadError};
 use pontoon_raftstore::ids::{GroupId, Index};
 use pontoon_raftstore::proposal::ReadSlot;
@@ -141,7 +141,7 @@ impl Confirmations {
             let slot = Arc::new(Waiting { arrived: Arc::clone(&self.arrived), round: self.number });
             self.flight.insert(self.number, Round { began, ..round });
             if let Err(e) = self.core.read(group, slot) {
-                self.arrived.put(std::iter::once((self.number, Err(e))), &mut Wakeups::default());
+                self.arrived.put(std::iter::once((self.number, Err(e))));
             }
         }
     }
@@ -211,10 +211,10 @@ struct Waiting {
 
 impl ReadSlot for Waiting {
     fn ready(&self, at: Index) {
-        self.arrived.put(std::iter::once((self.round, Ok(at))), &mut Wakeups::default());
+        self.arrived.put(std::iter::once((self.round, Ok(at))));
     }
 
     fn fail(&self, error: ReadError) {
-        self.arrived.put(std::iter::once((self.round, Err(error))), &mut Wakeups::default());
+        self.arrived.put(std::iter::once((self.round, Err(error))));
     }
 }

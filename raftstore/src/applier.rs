@@ -139,7 +139,7 @@ impl Applier {
     fn release(&mut self, is_durable: bool, done: Vec<(Job, crate::env::Answers)>) {
         let (mut entries, mut payload) = (0, 0);
         let mut events: Vec<(PollerId, Vec<Applied>)> = Vec::new();
-        let mut wakeups = Wakeups::default();
+        let mut wakeups = Wakeups::default(); // goes last: callers are woken when all has been said
         for (job, answers) in done {
             entries += job.weight;
             payload += job.payload;
@@ -160,7 +160,6 @@ impl Applier {
         for (poller, events) in events {
             self.mail.poller(poller, PollerMsg::Applied(events));
         }
-        drop(wakeups);
     }
 
     fn on_letter(&mut self, letter: ApplierMsg) {

@@ -24,8 +24,13 @@ impl<T> Default for Arrivals<T> {
 }
 
 impl<T> Arrivals<T> {
+    /// Adds some and wakes who sleeps.
+    pub fn put(&self, things: impl Iterator<Item = T>) {
+        self.put_with(things, &mut Wakeups::default());
+    }
+
     /// Adds some; who sleeps is woken with the others.
-    pub fn put(&self, things: impl Iterator<Item = T>, wakeups: &mut Wakeups) {
+    pub fn put_with(&self, things: impl Iterator<Item = T>, wakeups: &mut Wakeups) {
         let mut inside = self.inside.lock();
         inside.things.extend(things);
         wakeups.0.extend(inside.waker.take());
@@ -84,8 +89,8 @@ mod tests {
         let waker = Waker::from(Arc::clone(&woken));
         assert!(arrivals.poll(&Context::from_waker(&waker)).is_pending());
         let mut wakeups = Wakeups::default();
-        arrivals.put([1, 2].into_iter(), &mut wakeups);
-        arrivals.put([3].into_iter(), &mut wakeups);
+        arrivals.put_with([1, 2].into_iter(), &mut wakeups);
+        arrivals.put_with([3].into_iter(), &mut wakeups);
         assert_eq!(woken.0.load(Ordering::Relaxed), 0);
         drop(wakeups);
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);

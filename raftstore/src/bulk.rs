@@ -150,7 +150,7 @@ impl<A> Sink<A> {
 
     fn put(&self, answers: impl ExactSizeIterator<Item = (u64, Outcome<A>)>, wakeups: &mut Wakeups) {
         self.pending.fetch_sub(answers.len(), Ordering::Relaxed);
-        self.arrived.put(answers, wakeups);
+        self.arrived.put_with(answers, wakeups);
     }
 }
 

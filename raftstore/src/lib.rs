@@ -1,9 +1,9 @@
 //! Groups, pollers, proposals, reads, membership and snapshots over four seams.
 //!
 //! Strata (files import only lower ones; what must go "back" is a message to an inbox):
-//! S0 ids, error, config, group_spec, group_status, group_map, reconfigure, task, turn, env; S1 codec, guard, spool, ledger, mail,
+//! S0 ids, error, config, arrivals, group_spec, group_status, group_map, reconfigure, task, turn, env; S1 codec, guard, spool, ledger, mail,
 //! inbox, budget, health, events, router, proposal, identity; S2 log cache, outbox, replica, prepared; S3 poller, log writer and reader,
-//! applier, ticker, lifecycle, snapshotter, durability, boot; S4 node, bulk, threads, solo; S5 mem, testing, sim.
+//! applier, ticker, lifecycle, snapshotter, durability, boot; S4 node, door, bulk, threads, solo; S5 mem, testing, sim.
 
 pub mod applier;
 pub mod arrivals;

@@ -26,11 +26,11 @@ struct Sample {
 /// One poller's.
 pub(super) struct Crowd {
     /// Group writes in a batch from which on it is one. See `Config`.
-    from: u32,
+    from: usize,
     /// A tick.
     longest: Duration,
     /// Group writes in the last batches: the sum of `OVER`, roughly.
-    writes: u32,
+    writes: usize,
     /// Under way. One at a time.
     sample: Option<Sample>,
     /// From the poller to the machine and back, of late.
@@ -39,21 +39,19 @@ pub(super) struct Crowd {
 
 impl Crowd {
     pub(super) fn new(from: usize, tick: Duration) -> Crowd {
-        let from = u32::try_from(from).unwrap_or(u32::MAX);
         Crowd { from, longest: tick, writes: 0, sample: None, hand_off: Duration::ZERO }
     }
 
     /// A batch with so many group writes goes to the log.
     pub(super) fn on_batch(&mut self, writes: usize) {
-        let writes = u32::try_from(writes).unwrap_or(u32::MAX / 2).min(u32::MAX / 2 / OVER);
-        self.writes = self.writes - self.writes / OVER + writes;
+        self.writes = (self.writes - self.writes / OVER as usize).saturating_add(writes);
     }
 
     /// A run goes to its machine.
     pub(super) fn on_handed(&mut self, task: &ApplyTask, now: Instant) {
         // A replica that stops reports no more.
-        let lost = self.sample.as_ref().is_none_or(|s| now.since(s.since) > self.longest * OVER);
-        if let (true, Some(last)) = (lost, task.entries.last()) {
+        let is_due = self.sample.as_ref().is_none_or(|s| now.since(s.since) > self.longest * OVER);
+        if let (true, Some(last)) = (is_due, task.entries.last()) {
             self.sample = Some(Sample { group: task.group, last: last.index, since: now });
         }
     }
@@ -69,7 +67,7 @@ impl Crowd {
 
     /// How long few commands may wait for more.
     pub(super) fn patience(&self) -> Duration {
-        let is_crowd = self.writes / OVER >= self.from;
+        let is_crowd = self.writes / OVER as usize >= self.from;
         if is_crowd { (self.hand_off * HAND_OFFS).min(self.longest) } else { Duration::ZERO }
     }
 }

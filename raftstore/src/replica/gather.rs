@@ -30,11 +30,6 @@ impl Gather {
         self.owed = self.owed.saturating_sub(1);
     }
 
-    /// Was something kept back?
-    pub(super) fn kept_back(&self) -> bool {
-        self.until.is_some()
-    }
-
     /// Nothing is kept back any more: it is appended or refused now.
     pub(super) fn end(&mut self) {
         *self = Gather::default();

@@ -179,12 +179,13 @@ impl Replica {
         if self.keeps_back(work) {
             return;
         }
+        let dropped = mutant::is(Mutant::KeptBackDropped) && self.keeps_back_until().is_some();
+        self.gather.end();
         let mut staged = std::mem::take(&mut self.proposals.staged);
         work.budget.leave_door(staged.iter().map(Proposal::cost).sum());
-        if mutant::is(Mutant::KeptBackDropped) && self.gather.kept_back() {
+        if dropped {
             staged.clear();
         }
-        self.gather.end();
         let term = self.raft.basic_status().term;
         let mut run = Run::with_capacity(staged.len());
         for p in staged.drain(..) {
