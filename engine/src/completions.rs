@@ -45,6 +45,8 @@ pub struct Completions<S: StateMachine> {
     bulk: Bulk<Applied<S::Response>, Instant>,
     /// Refused before they were handed in.
     refused: Vec<Completion<S::Response>>,
+    /// Errors of looks that the metrics do not count yet.
+    looks: Errors,
     /// When the batch that is being staged began, if it has.
     now: Option<Instant>,
     /// How long a command may take.
@@ -59,6 +61,7 @@ impl<S: StateMachine> Completions<S> {
             core: Arc::clone(core),
             bulk: Bulk::new(&core.node, &core.pending),
             refused: Vec::new(),
+            looks: Errors::default(),
             now: None,
             limit: core.config.request_timeout.get(),
             lookout: Lookout::new(&core.timer),
@@ -77,6 +80,14 @@ impl<S: StateMachine> Completions<S> {
         self.bulk.under_way() + self.refused.len()
     }
 
+    /// Would a command be refused now, before it is even made? At overload most are, and to make them is most of what they
+    /// cost. `Ok` promises nothing; an error counts in the metrics as that of a command. What is seen stays as it is until
+    /// the next `flush`, `collect` or `poll_ready`.
+    pub fn look(&mut self, group: &Group<S>) -> Result<(), ProposeError> {
+        let seen = if self.knows(group) { self.bulk.look(group.id()) } else { Err(not_here(group)) };
+        seen.inspect_err(|e| self.looks.add(e))
+    }
+
     /// Adds a command to the next batch. Tags are the caller's and need not differ.
     pub fn submit(&mut self, group: &Group<S>, tag: u64, command: impl Into<Bytes>) {
         self.stage(group, tag, command.into(), None);
@@ -89,14 +100,11 @@ impl<S: StateMachine> Completions<S> {
 
     fn stage(&mut self, group: &Group<S>, tag: u64, command: Bytes, fence: Option<Fence>) {
         let now = *self.now.get_or_insert_with(Instant::now);
-        // A handle of another engine in this process names nothing here.
-        let known = Arc::ptr_eq(group.core(), &self.core);
-        let group = group.id();
-        let staged = if known {
-            self.bulk.stage(group, command, fence, Ticket { tag, began: now })
+        let staged = if self.knows(group) {
+            self.bulk.stage(group.id(), command, fence, Ticket { tag, began: now })
         } else {
             fence.iter().for_each(Fence::shut);
-            Err(ProposeError::Group(GroupError::NotFound(group)))
+            Err(not_here(group))
         };
         if let Err(e) = staged {
             self.refused.push(Completion { tag, result: Err(e) });
@@ -104,6 +112,11 @@ impl<S: StateMachine> Completions<S> {
         if self.bulk.staged() == BATCH {
             self.flush();
         }
+    }
+
+    /// A handle of another engine in this process names nothing here.
+    fn knows(&self, group: &Group<S>) -> bool {
+        Arc::ptr_eq(group.core(), &self.core)
     }
 
     /// Hands in what was submitted.
@@ -116,7 +129,7 @@ impl<S: StateMachine> Completions<S> {
     pub fn collect(&mut self, out: &mut Vec<Completion<S::Response>>) -> usize {
         self.flush();
         let before = out.len();
-        let mut errors = Errors::default();
+        let mut errors = std::mem::take(&mut self.looks);
         self.refused.iter().filter_map(|c| c.result.as_ref().err()).for_each(|e| errors.add(e));
         out.append(&mut self.refused);
         let meters = &self.core.meters;
@@ -160,4 +173,8 @@ impl<S: StateMachine> Completions<S> {
     pub fn wait(&mut self, at_most: Duration) {
         block(at_most, |cx| self.poll_ready(cx));
     }
+}
+
+fn not_here<S: StateMachine>(group: &Group<S>) -> ProposeError {
+    ProposeError::Group(GroupError::NotFound(group.id()))
 }

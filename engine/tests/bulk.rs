@@ -50,6 +50,10 @@ async fn what_is_refused_comes_back_too_and_was_never_appended() {
     let follower = cluster.ids().into_iter().find(|n| *n != leader).unwrap();
     let mut queue = cluster.engines[&follower].completions::<KvMachine>();
     let (here, elsewhere) = (cluster.group::<KvMachine>(follower, 1), cluster.group::<KvMachine>(leader, 1));
+    let looks = [&here, &elsewhere].map(|group| queue.look(group).unwrap_err());
+    let mut at_leader = cluster.engines[&leader].completions::<KvMachine>();
+    assert_eq!(at_leader.look(&elsewhere), Ok(()));
+    assert_eq!((queue.under_way(), at_leader.under_way()), (0, 0), "a look submits nothing");
     queue.submit(&here, 1, set("a", "1"));
     queue.submit(&here, 2, bytes::Bytes::new());
     queue.submit(&elsewhere, 3, set("a", "1"));
@@ -57,6 +61,7 @@ async fn what_is_refused_comes_back_too_and_was_never_appended() {
     assert!(done.values().all(ProposeError::never_appended), "{done:?}");
     assert!(matches!(done[&1], ProposeError::NotLeader { .. }), "{done:?}");
     assert_eq!(done[&3], ProposeError::Group(GroupError::NotFound(GroupId(1))), "a handle of another engine");
+    assert_eq!(looks, [&done[&1], &done[&3]].map(Clone::clone), "what a command would have met");
     assert_eq!(done.len(), 3);
 
     // Fenced: the term is over.

@@ -13,6 +13,7 @@ use crate::error::{Limit, ProposeError};
 use crate::ids::GroupId;
 use crate::node::NodeHandle;
 use crate::proposal::{Fence, Proposal, ReplySlot, ReplyTo};
+use crate::slots::Slots;
 use bytes::Bytes;
 use pontoon_raft::mutant::{self, Mutant};
 use std::any::Any;
@@ -64,7 +65,7 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
         let sink = Arc::new(Sink::new(pending));
         let way = Arc::new(Way(Arc::clone(&sink)));
         let entrance = Entrance::new(node.clone());
-        Bulk { sink, way, entrance, flight: Flight::default(), spare: Vec::new() }
+        Bulk { sink, way, entrance, flight: Flight::new(), spare: Vec::new() }
     }
 
     /// Commands that did not come back yet.
@@ -77,6 +78,11 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
     #[must_use]
     pub fn staged(&self) -> usize {
         self.entrance.held()
+    }
+
+    /// Would the group's door refuse a command? For callers to whom a command costs more to make than this look.
+    pub fn look(&mut self, group: GroupId) -> Result<(), ProposeError> {
+        self.entrance.look(group)
     }
 
     /// Adds a command to the next batch. `Err`: it was refused at the door, and does not come back.
@@ -222,57 +228,44 @@ const PLACE_BITS: u32 = 24;
 /// A command without an answer.
 #[derive(Clone, Copy)]
 struct Place<T> {
-    /// 0: free.
     key: u64,
     ticket: Ticket<T>,
 }
 
 /// Commands without an answer, by key.
 struct Flight<T> {
-    places: Vec<Place<T>>,
-    free: Vec<usize>,
+    places: Slots<Place<T>>,
     /// Commands so far.
     number: u64,
 }
 
-impl<T> Default for Flight<T> {
-    fn default() -> Flight<T> {
-        Flight { places: Vec::new(), free: Vec::new(), number: 0 }
-    }
-}
-
 impl<T: Copy> Flight<T> {
+    fn new() -> Flight<T> {
+        Flight { places: Slots::new(1 << PLACE_BITS), number: 0 }
+    }
+
     fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.places.len()
     }
 
     /// `None`: there are too many.
     fn add(&mut self, ticket: Ticket<T>) -> Option<u64> {
-        let at = self.free.pop().unwrap_or(self.places.len());
-        if at >= 1 << PLACE_BITS {
-            return None;
-        }
-        self.number += 1;
-        let place = Place { key: (self.number << PLACE_BITS) | at as u64, ticket };
-        match self.places.get_mut(at) {
-            Some(free) => *free = place,
-            None => self.places.push(place),
-        }
-        Some(place.key)
+        let number = self.number + 1;
+        let at = self.places.insert_with(|at| Place { key: (number << PLACE_BITS) | at as u64, ticket })?;
+        self.number = number;
+        Some((number << PLACE_BITS) | at as u64)
     }
 
     fn remove(&mut self, key: u64) -> Option<Ticket<T>> {
         let at = (key & ((1 << PLACE_BITS) - 1)) as usize;
         let anyones = mutant::is(Mutant::LateAnswerTaken);
-        let place = self.places.get_mut(at).filter(|p| p.key == key || (anyones && p.key != 0))?;
-        place.key = 0;
-        self.free.push(at);
-        Some(place.ticket)
+        self.places.get(at).filter(|place| place.key == key || anyones)?;
+        self.places.remove(at).map(|place| place.ticket)
     }
 
     fn remove_late(&mut self, is_late: impl Fn(T) -> bool) -> Vec<Ticket<T>> {
-        let late = self.places.iter().filter(|p| p.key != 0 && is_late(p.ticket.began));
-        let late: Vec<u64> = late.map(|p| p.key).collect();
+        let late = self.places.iter().map(|(_, place)| place).filter(|place| is_late(place.ticket.began));
+        let late: Vec<u64> = late.map(|place| place.key).collect();
         late.into_iter().filter_map(|key| self.remove(key)).collect()
     }
 }

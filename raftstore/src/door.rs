@@ -53,6 +53,15 @@ impl Entrance {
         self.held
     }
 
+    /// Why would a command be refused at this group's door, if it would? Nothing is taken.
+    pub(crate) fn look(&mut self, group: GroupId) -> Result<(), ProposeError> {
+        match self.doors.at(&self.node, group, None) {
+            Ok(open) if open.used < open.room => Ok(()),
+            Ok(_) => Err(ProposeError::Overloaded(Limit::GroupInflight)),
+            Err(e) => Err(e.clone()),
+        }
+    }
+
     /// May a command of so many bytes get in, and where to? If so its weight is taken, and `put` or `let_go` follows.
     pub(crate) fn ask(&mut self, group: GroupId, fence: Option<&Fence>, size: usize) -> Result<PollerId, ProposeError> {
         let door = self.doors.at(&self.node, group, fence);

@@ -20,6 +20,7 @@ use books::Books;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pace::{Arrivals, Moment};
 use pontoon::{Completion, Completions, Confirmation, Confirmations, Engine, ProposeError};
+use pontoon_raftstore::slots::Slots;
 use pontoon_raftstore::testing::Rng;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -116,6 +117,16 @@ impl Driver {
     }
 }
 
+/// A table with memory for so many, as if this node led everything.
+fn reserved(most: usize) -> Slots<Slot> {
+    let mut slots = Slots::new(most * 2); // it need not use half-full stretches then
+    let places: Vec<usize> = (0..most).filter_map(|_| slots.insert_with(|_| Slot::default())).collect();
+    for at in places {
+        slots.remove(at);
+    }
+    slots
+}
+
 fn ended(thread: JoinHandle<Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
     thread.join().map_err(|_| "the driver thread panicked")?
 }
@@ -133,7 +144,7 @@ impl Wake for Unpark {
 }
 
 /// One operation at a time. Small: at overload there are millions.
-#[derive(Clone, Default)]
+#[derive(Clone, Copy, Default)]
 struct Slot {
     /// Group (a place in `Books::groups`), key (as a place in it) and stamp of a write.
     group: u32,
@@ -153,8 +164,7 @@ struct Loop<M: Driven> {
     read: Vec<Confirmation>,
     /// Of this thread.
     waker: Waker,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slots<Slot>,
     epoch: Instant,
     books: Books<M>,
     mint: Mint,
@@ -172,7 +182,7 @@ struct Loop<M: Driven> {
 impl<M: Driven> Loop<M> {
     fn new(engine: Engine, load: Load, shared: Arc<Shared>, ledger: Option<Ledger>) -> Result<Loop<M>, Failure> {
         let books = Books::open(&engine, ledger)?;
-        let mut new = Loop {
+        Ok(Loop {
             writes: engine.completions(),
             done: Vec::new(),
             waker: Waker::from(Arc::new(Unpark(std::thread::current()))),
@@ -182,8 +192,7 @@ impl<M: Driven> Loop<M> {
             shared,
             reads: engine.confirmations(),
             read: Vec::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: reserved(load.slots as usize),
             epoch: Instant::now(),
             books,
             mint: Mint::default(),
@@ -192,21 +201,13 @@ impl<M: Driven> Loop<M> {
             look_at: 0,
             tally: Tally::new()?,
             full: 0,
-        };
-        new.add_slots(load.slots as usize);
-        Ok(new)
-    }
-
-    /// As many as there may ever be here: if this node led everything.
-    fn add_slots(&mut self, n: usize) {
-        self.slots.resize(n, Slot::default());
-        self.free.extend(0..n as u32);
+        })
     }
 
     fn run(mut self, asked: &Receiver<Ask>) -> Result<Outcome, Failure> {
         while self.obey(asked) {
             self.look();
-            self.begin_due();
+            self.begin_due()?;
             self.wait()?;
         }
         let now = self.now();
@@ -215,10 +216,10 @@ impl<M: Driven> Loop<M> {
             self.tally.took(due, now);
             self.tally.overdue += 1;
         }
-        while self.free.len() < self.slots.len() && self.now() - now < DRAIN {
+        while !self.slots.is_empty() && self.now() - now < DRAIN {
             self.wait()?;
         }
-        let unanswered = (self.slots.len() - self.free.len()) as u64;
+        let unanswered = self.slots.len() as u64;
         self.tally.unanswered(unanswered);
         self.books.unknown(unanswered)?;
         let (per_group, last) = self.books.totals();
@@ -251,13 +252,9 @@ impl<M: Driven> Loop<M> {
         self.epoch.elapsed().as_nanos() as Moment
     }
 
-    fn take_slot(&mut self) -> Option<usize> {
-        if self.has_room() { self.free.pop().map(|slot| slot as usize) } else { None }
-    }
-
-    /// Is there a free slot within this node's share?
+    /// Is less under way than this node's share?
     fn has_room(&self) -> bool {
-        !self.free.is_empty() && ((self.slots.len() - self.free.len()) as u64) < self.arrivals.room()
+        (self.slots.len() as u64) < self.arrivals.room()
     }
 
     /// Which groups are led here.
@@ -282,37 +279,46 @@ impl<M: Driven> Loop<M> {
     }
 
     /// A full house keeps what is due waiting; its latency counts from when it was due.
-    fn begin_due(&mut self) {
+    fn begin_due(&mut self) -> Result<(), Failure> {
         // What becomes due meanwhile waits until answers were taken, or at overload they never would be.
         let now = self.now();
         for _ in 0..BURST {
-            let Some(due) = self.arrivals.due(now) else { return };
-            let Some(slot) = self.take_slot() else {
+            let Some(due) = self.arrivals.due(now) else { break };
+            if !self.has_room() {
                 self.full += u64::from(self.arrivals.until_due(now).is_some());
-                return;
-            };
+                break;
+            }
             self.arrivals.begun();
-            self.begin(slot, due);
+            self.begin(due)?;
         }
+        Ok(())
     }
 
-    fn begin(&mut self, slot: usize, began: Moment) {
+    fn begin(&mut self, began: Moment) -> Result<(), Failure> {
         let at = self.choose();
-        self.slots[slot].group = at as u32;
-        self.slots[slot].began = began;
         if self.options.reads > 0.0 && self.rng.unit() < self.options.reads {
-            self.reads.submit(&self.books.groups[at].group, slot as u64);
+            let tag = self.take_slot(Slot { group: at as u32, began, ..Slot::default() })?;
+            self.reads.submit(&self.books.groups[at].group, tag);
+        } else if let Err(e) = self.writes.look(&self.books.groups[at].group) {
+            // A command that would be refused is not even made.
+            self.failed(&e)?;
         } else {
-            self.write(slot, at);
+            self.write(at, began)?;
         }
+        Ok(())
     }
 
-    fn write(&mut self, slot: usize, at: usize) {
+    fn write(&mut self, at: usize, began: Moment) -> Result<(), Failure> {
         let (key, name, stamp) = self.books.next(at, (KEYS / self.led.len()).max(1));
-        self.slots[slot].key = key as u32;
-        self.slots[slot].stamp = stamp;
+        let tag = self.take_slot(Slot { group: at as u32, key: key as u32, stamp, began })?;
         let command = M::command(&mut self.mint, name, stamp, self.options.bytes as usize);
-        self.writes.submit(&self.books.groups[at].group, slot as u64, command);
+        self.writes.submit(&self.books.groups[at].group, tag, command);
+        Ok(())
+    }
+
+    fn take_slot(&mut self, slot: Slot) -> Result<u64, Failure> {
+        let at = self.slots.insert_with(|_| slot).ok_or("more is under way than was asked for")?;
+        Ok(at as u64)
     }
 
     fn choose(&mut self) -> usize {
@@ -346,23 +352,14 @@ impl<M: Driven> Loop<M> {
         self.writes.collect(&mut done);
         let (now, mut acked) = (self.now(), 0);
         for Completion { tag, result } in done.drain(..) {
-            let at = tag as usize;
-            self.free.push(at as u32);
-            let slot = &self.slots[at];
+            let Some(slot) = self.slots.remove(tag as usize) else { continue };
             match result {
                 Ok(_) => {
                     self.books.acked(slot.group as usize, slot.key as usize, slot.stamp)?;
                     self.tally.took(slot.began, now);
                     acked += 1;
                 }
-                Err(e) => {
-                    if self.tally.failed(&e) {
-                        self.books.unknown(1)?;
-                    }
-                    if !matches!(e, ProposeError::Overloaded(_)) {
-                        self.look_at = 0;
-                    }
-                }
+                Err(e) => self.failed(&e)?,
             }
         }
         self.books.settle()?;
@@ -371,14 +368,19 @@ impl<M: Driven> Loop<M> {
         Ok(())
     }
 
+    fn failed(&mut self, error: &ProposeError) -> Result<(), Failure> {
+        if !matches!(error, ProposeError::Overloaded(_)) {
+            self.look_at = 0;
+        }
+        if self.tally.failed(error) { self.books.unknown(1) } else { Ok(()) }
+    }
+
     fn end_reads(&mut self) {
         let mut read = std::mem::take(&mut self.read);
         self.reads.collect(&mut read);
         let now = self.now();
         for Confirmation { tag, result } in read.drain(..) {
-            let at = tag as usize;
-            self.free.push(at as u32);
-            let slot = &self.slots[at];
+            let Some(slot) = self.slots.remove(tag as usize) else { continue };
             // The view is part of a read, what is asked of it is the machine's.
             if result.is_ok() && self.books.groups[slot.group as usize].group.local_reader().is_ok() {
                 self.shared.reads.fetch_add(1, Ordering::Relaxed);
