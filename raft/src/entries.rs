@@ -119,10 +119,12 @@ impl Entries {
         self.runs.push_back(run);
     }
 
-    /// Puts copies in memory of their own (`EntryRun::detached`) in the place of the runs from `index` on.
-    pub fn detach_from(&mut self, index: Index) {
-        let kept = self.runs.partition_point(|r| r.first_index() < index);
-        self.runs.range_mut(kept..).for_each(|run| *run = run.detached());
+    /// Puts copies in memory of their own (`EntryRun::detached`) in the place of the runs that begin at `from` or behind it and
+    /// end before `end`.
+    pub fn detach(&mut self, from: Index, end: Index) {
+        let kept = self.runs.partition_point(|r| r.first_index() < from);
+        let old = self.runs.partition_point(|r| r.end_index() <= end);
+        self.runs.range_mut(kept..old.max(kept)).for_each(|run| *run = run.detached());
     }
 
     /// Takes the oldest run off.

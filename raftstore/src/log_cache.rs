@@ -40,6 +40,8 @@ pub struct GroupStorage {
     cached_bytes: u64,
     /// What of it lies before here pins no more memory than it weighs.
     detached: Index,
+    /// What lies before here was there at the last beat already.
+    aged: Index,
     /// What is behind it is still to be applied, and so surely read again.
     applied: Index,
     /// Entries fetched from disk for a member, until its next appends were made. At most one run each.
@@ -90,6 +92,7 @@ impl GroupStorage {
             cached: Entries::new(),
             cached_bytes: 0,
             detached: Index(0),
+            aged: Index(0),
             applied: Index(0),
             loans: BTreeMap::new(),
             log_bytes: stored.bytes,
@@ -133,6 +136,7 @@ impl GroupStorage {
         assert!(fits, "append at {:?} to a log of ({:?}, {:?}]", first.pos(), self.truncated.pos, self.last);
         self.cut_from(first.index);
         self.detached = self.detached.min(first.index);
+        self.aged = self.aged.min(first.index);
         for entry in &entries {
             assert!(entry.index == self.last.index.next(), "entry {:?} after {:?}", entry.pos(), self.last);
             if self.runs.back().is_none_or(|run| run.1 != entry.term) {
@@ -152,12 +156,14 @@ impl GroupStorage {
     }
 
     /// Entries that stayed for longer than it takes to replicate them move to memory of their own: what they came in, frames
-    /// with many groups' messages and callers' buffers, may be far larger. Called at every beat of the group.
+    /// with many groups' messages and callers' buffers, may be far larger. Called at every beat of the group; what came since
+    /// the last one stays where it is.
     pub fn detach(&mut self) {
-        if self.detached <= self.last.index {
-            self.cached.detach_from(self.detached);
-            self.detached = self.last.index.next();
+        if self.detached < self.aged {
+            self.cached.detach(self.detached, self.aged);
+            self.detached = self.aged;
         }
+        self.aged = self.last.index.next();
     }
 
     /// Entries up to here are needed by nobody whom memory should serve.
@@ -390,11 +396,13 @@ mod tests {
         append(&mut s, vec![of_frame(4)]);
         let before = read(&s, 2, 5, u64::MAX).unwrap();
         s.detach();
+        assert!(Arc::strong_count(&in_use) > 1, "what is on its way is not copied");
+        s.detach();
         assert_eq!(read(&s, 2, 5, u64::MAX).unwrap(), before);
         drop((frame, before));
         assert_eq!(Arc::strong_count(&in_use), 1, "a cached run pins its frame");
         append(&mut s, vec![entry(2, 3)]);
-        s.detach();
+        (0..2).for_each(|_| s.detach());
         assert_eq!(
             read(&s, 2, 4, u64::MAX).unwrap(),
             [Entry { data: vec![7; 100].into(), ..entry(1, 2) }, entry(2, 3)]

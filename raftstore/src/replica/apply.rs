@@ -99,7 +99,7 @@ impl Replica {
         work.tally.applying += entries.len() as u64;
         if self.machine.backlog.is_long() {
             // Else each would keep a whole frame, with other groups' entries, until the machine gets to it.
-            entries.detach_from(Index::NONE);
+            entries.detach(Index::NONE, Index(u64::MAX));
         }
         let payload = entries.payload_size();
         work.tally.applying_bytes += payload;
