@@ -9,6 +9,7 @@ mod crowd;
 mod late;
 mod peers;
 mod report;
+mod standing;
 
 use crate::config::Config;
 use crate::env::{Instant, PeerIdentity, Transport};
@@ -27,6 +28,7 @@ use crate::turn::{Active, Turn};
 use crowd::Crowd;
 use late::Late;
 use report::Report;
+use standing::Standing;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +93,8 @@ pub struct Poller {
     gathering: VecDeque<(Instant, u32)>,
     /// How long they may.
     crowd: Crowd,
+    /// Does a queue of commands stand on the node?
+    standing: Standing,
     /// Deadlines.
     ticker: Ticker,
     /// What the turn collects.
@@ -121,6 +125,7 @@ impl Poller {
     pub fn new(config: &Config, parts: PollerParts) -> Poller {
         let tick = tick_of(parts.now, config.tick);
         let limits = Limits::new(config);
+        let standing = Standing::new(limits.pace_ticks);
         let window = config.tick * u32::try_from(limits.pace_ticks).unwrap_or(u32::MAX);
         let work = Work::new(tick, WriteTime::new(window), parts.router.budget().clone());
         let disks = BTreeMap::from([(parts.me.node, parts.me.incarnation)]);
@@ -136,6 +141,7 @@ impl Poller {
             holding: Vec::new(),
             gathering: VecDeque::new(),
             crowd: Crowd::new(config.gather_from, config.tick),
+            standing,
             ticker: Ticker::new(tick),
             work,
             in_flight: VecDeque::new(),
@@ -162,6 +168,8 @@ impl Poller {
         let hurry = self.work.budget.has_long_line();
         self.work.patience = if hurry { Duration::ZERO } else { self.crowd.patience() };
         let drained = self.drain_inbox();
+        let (on_its_way, limit) = (self.work.budget.on_its_way(), self.work.budget.limit());
+        self.work.busy = self.standing.is_busy(on_its_way, limit, self.work.now);
         self.release_gathered(now);
         self.fire_deadlines();
         self.late.judge(now).into_iter().for_each(|e| self.parts.router.events().tell(e));

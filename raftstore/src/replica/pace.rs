@@ -2,10 +2,11 @@
 //! answer comes soon or a refusal at once, whatever rate machine and disk allow, and a group that stands still cannot fill the
 //! node's queue.
 //!
-//! Leaves to others: whether the node is busy (the budget), refusing. Invariant: a group with nothing waiting may always begin.
+//! Leaves to others: whether the node is busy (the poller's `standing`), refusing. Invariant: a group with nothing waiting may always begin.
 
 use super::{Replica, Work};
 use crate::ids::Tick;
+use crate::proposal::ITEM_OVERHEAD;
 use std::time::Duration;
 
 /// What any group may keep waiting, however little it got done. Bytes, with what commands weigh.
@@ -83,7 +84,7 @@ impl Pace {
 impl Replica {
     /// How much of this group may wait for its machine now. Bytes.
     pub(super) fn queue_limit(&mut self, work: &Work) -> u64 {
-        if work.budget.is_busy() { self.pace.allows(work.now, self.limits.pace_ticks, work.writes) } else { u64::MAX }
+        if work.busy { self.pace.allows(work.now, self.limits.pace_ticks, work.writes) } else { u64::MAX }
     }
 
     /// Commands of this group that wait for their commit or their machine. Bytes.
@@ -95,8 +96,9 @@ impl Replica {
     pub(super) fn note_waiting(&mut self, work: &Work) {
         self.proposals.count(&work.budget);
         let (waiting, limit) = (self.waiting(), self.queue_limit(work));
-        let room = if limit == u64::MAX { limit } else { limit.saturating_sub(waiting) };
-        self.cell.set_room(room);
+        // Less than any command weighs is no room.
+        let left = Some(limit.saturating_sub(waiting)).filter(|left| *left > ITEM_OVERHEAD);
+        self.cell.set_room(if limit == u64::MAX { limit } else { left.unwrap_or(0) });
     }
 }
 

@@ -127,6 +127,8 @@ pub struct Work {
     pub tally: Tally,
     /// The disk hangs: leaders say nothing that would keep them leading.
     pub silent: bool,
+    /// More commands are on their way than the node gets done.
+    pub busy: bool,
     /// How long the log's writes take.
     pub writes: WriteTime,
     /// The node's.
@@ -148,6 +150,7 @@ impl Work {
             events: Vec::new(),
             tally: Tally::default(),
             silent: false,
+            busy: false,
             writes,
             budget,
         }

@@ -54,7 +54,7 @@ impl World {
         let budget = up.handle.router().budget();
         let full = budget.used() > budget.limit();
         let moments = [
-            ("moments: the node is busy", budget.is_busy()),
+            ("moments: much is on its way", budget.on_its_way() > budget.limit() / 16),
             ("moments: the budget is tight", budget.is_tight()),
             ("moments: the budget is full", budget.is_full()),
             ("moments: above the budget", full),
