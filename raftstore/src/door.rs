@@ -31,6 +31,14 @@ struct Open {
     used: u64,
 }
 
+fn is_open(door: &mut Door) -> Result<&mut Open, ProposeError> {
+    match door {
+        Ok(open) if open.used < open.room => Ok(open),
+        Ok(_) => Err(ProposeError::Overloaded(Limit::GroupInflight)),
+        Err(e) => Err(e.clone()),
+    }
+}
+
 /// See the file's head.
 pub(crate) struct Entrance {
     node: NodeHandle,
@@ -55,21 +63,13 @@ impl Entrance {
 
     /// Why would a command be refused at this group's door, if it would? Nothing is taken.
     pub(crate) fn look(&mut self, group: GroupId) -> Result<(), ProposeError> {
-        match self.doors.at(&self.node, group, None) {
-            Ok(open) if open.used < open.room => Ok(()),
-            Ok(_) => Err(ProposeError::Overloaded(Limit::GroupInflight)),
-            Err(e) => Err(e.clone()),
-        }
+        is_open(self.doors.at(&self.node, group, None)).map(drop)
     }
 
     /// May a command of so many bytes get in, and where to? If so its weight is taken, and `put` or `let_go` follows.
     pub(crate) fn ask(&mut self, group: GroupId, fence: Option<&Fence>, size: usize) -> Result<PollerId, ProposeError> {
         let door = self.doors.at(&self.node, group, fence);
-        let asked = match door {
-            Ok(open) if open.used < open.room => self.purse.pay(&self.node, size).map(|()| open.enter(size)),
-            Ok(_) => Err(ProposeError::Overloaded(Limit::GroupInflight)),
-            Err(e) => Err(e.clone()),
-        };
+        let asked = is_open(door).and_then(|open| self.purse.pay(&self.node, size).map(|()| open.enter(size)));
         asked.inspect_err(|_| self.on_refused(fence))
     }
 
@@ -186,15 +186,20 @@ impl Open {
 #[derive(Default)]
 struct Doors {
     /// Of commands without a fence.
-    plain: GroupMap<Door>,
-    /// Of the last command with one.
+    plain: Vec<Door>,
+    /// Where in `plain`.
+    places: GroupMap<usize>,
+    /// The last of them: who looks, asks next.
+    last: Option<(GroupId, usize)>,
+    /// Of the last command with a fence.
     fenced: Option<(GroupId, Fence, Door)>,
 }
 
 impl Doors {
     fn at(&mut self, node: &NodeHandle, group: GroupId, fence: Option<&Fence>) -> &mut Door {
         let Some(fence) = fence else {
-            return self.plain.entry(group).or_insert_with(|| Open::of(node, group, None));
+            let at = self.place(node, group);
+            return &mut self.plain[at];
         };
         if self.fenced.as_ref().is_none_or(|(before, of, _)| *before != group || of != fence) {
             self.leave_fenced();
@@ -202,8 +207,22 @@ impl Doors {
         &mut self.fenced.get_or_insert_with(|| (group, fence.clone(), Open::of(node, group, Some(fence)))).2
     }
 
+    fn place(&mut self, node: &NodeHandle, group: GroupId) -> usize {
+        if let Some((_, at)) = self.last.filter(|last| last.0 == group) {
+            return at;
+        }
+        let at = *self.places.entry(group).or_insert_with(|| {
+            self.plain.push(Open::of(node, group, None));
+            self.plain.len() - 1
+        });
+        self.last = Some((group, at));
+        at
+    }
+
     fn leave(&mut self) {
-        self.plain.drain().filter_map(|(_, door)| door.ok()).for_each(Open::leave);
+        self.places.clear();
+        self.last = None;
+        self.plain.drain(..).flatten().for_each(Open::leave);
         self.leave_fenced();
     }
 

@@ -77,13 +77,14 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(out)
 }
 
-/// Chains the bytes onto `hash`, eight at a time.
+/// Chains the bytes onto `hash`. Their own hash, eight of them at a time, waits for nothing: a processor works at those of
+/// several commands at once.
 fn chain(hash: u64, bytes: &[u8]) -> u64 {
     let mixed = |h: u64, w: u64| (h ^ w).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
     let (words, rest) = bytes.as_chunks();
     let words = words.iter().map(|word| u64::from_le_bytes(*word));
     let rest = (!rest.is_empty()).then(|| word(rest, 0));
-    words.chain(rest).fold(mixed(hash, bytes.len() as u64), mixed)
+    mixed(hash, words.chain(rest).fold(mixed(SEED, bytes.len() as u64), mixed))
 }
 
 /// `count`: what was applied, in three numbers.
