@@ -122,12 +122,17 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
     /// What has an answer.
     pub fn collect(&mut self, mut take: impl FnMut(Back<A, T>)) {
         let mut arrived = self.sink.arrived.take(std::mem::take(&mut self.spare));
-        for (key, outcome) in arrived.drain(..) {
-            // Who was given up already gets no second answer.
-            if let Some(ticket) = self.flight.remove(key) {
-                take(Back { ticket, number: key >> PLACE_BITS, outcome });
+        let mut coming = arrived.drain(..);
+        while !coming.as_slice().is_empty() {
+            self.flight.look_at(coming.as_slice().iter().take(AT_ONCE).map(|come| come.0));
+            for (key, outcome) in coming.by_ref().take(AT_ONCE) {
+                // Who was given up already gets no second answer.
+                if let Some(ticket) = self.flight.remove(key) {
+                    take(Back { ticket, number: key >> PLACE_BITS, outcome });
+                }
             }
         }
+        drop(coming);
         self.spare = arrived;
     }
 
@@ -225,6 +230,13 @@ impl<'a, A: Send + 'static> Together<'a, A> {
 /// (it would have to be late by 2^40 commands).
 const PLACE_BITS: u32 = 24;
 
+/// Places that are looked at side by side.
+const AT_ONCE: usize = 64;
+
+fn place_of(key: u64) -> usize {
+    (key & ((1 << PLACE_BITS) - 1)) as usize
+}
+
 /// A command without an answer.
 #[derive(Clone, Copy)]
 struct Place<T> {
@@ -256,8 +268,12 @@ impl<T: Copy> Flight<T> {
         Some((number << PLACE_BITS) | at as u64)
     }
 
+    fn look_at(&self, keys: impl Iterator<Item = u64>) {
+        self.places.look_at(keys.map(place_of));
+    }
+
     fn remove(&mut self, key: u64) -> Option<Ticket<T>> {
-        let at = (key & ((1 << PLACE_BITS) - 1)) as usize;
+        let at = place_of(key);
         let anyones = mutant::is(Mutant::LateAnswerTaken);
         self.places.get(at).filter(|place| place.key == key || anyones)?;
         self.places.remove(at).map(|place| place.ticket)

@@ -61,6 +61,11 @@ impl<T: Copy> Slots<T> {
         if self.is_used(at) { self.values.get(at) } else { None }
     }
 
+    /// Looks at places that will be taken next, so that their memory is fetched side by side and not one after the other.
+    pub fn look_at(&self, places: impl Iterator<Item = usize>) {
+        places.for_each(|at| drop(std::hint::black_box(self.values.get(at).copied())));
+    }
+
     /// Takes what is at a place.
     pub fn remove(&mut self, at: usize) -> Option<T> {
         let value = *self.get(at)?;
