@@ -31,6 +31,15 @@ pub(crate) struct Encoded {
     pub(crate) groups: u64,
 }
 
+/// Bytes that a group's keys, heads of blocks and records take at the most, mostly.
+const PER_GROUP: usize = 256;
+
+/// Bytes of the write batch, rather too many: one that has to grow is copied, each time to memory that nobody touched yet.
+fn guess(batch: &LogBatch) -> usize {
+    let all = usize::try_from(batch.encoded_bytes()).unwrap_or(0) + batch.writes.len() * PER_GROUP;
+    if all < 1 << 18 { all } else { all.next_multiple_of(1 << 20) }
+}
+
 /// Turns batches into write batches; keeps its buffers.
 pub(crate) struct Encoder {
     /// Goes into every value.
@@ -39,14 +48,12 @@ pub(crate) struct Encoder {
     value: Vec<u8>,
     /// Positions in the batch, by group.
     order: Vec<u32>,
-    /// Size of the last write batch: the next one's first guess.
-    size: usize,
 }
 
 impl Encoder {
     /// An encoder for this store.
     pub(crate) fn new(store: StoreId) -> Encoder {
-        Encoder { store, value: Vec::new(), order: Vec::new(), size: 0 }
+        Encoder { store, value: Vec::new(), order: Vec::new() }
     }
 
     /// Encodes `batch` and moves `seats` to the state after it. Reads `latch` only where a conflict cuts a block.
@@ -56,7 +63,7 @@ impl Encoder {
         seats: &mut Seats,
         latch: &Latch,
     ) -> Result<Encoded, CorruptRecord> {
-        let mut out = Encoded { batch: WriteBatch::with_capacity_bytes(self.size), entries: 0, groups: 0 };
+        let mut out = Encoded { batch: WriteBatch::with_capacity_bytes(guess(batch)), entries: 0, groups: 0 };
         let mut order = std::mem::take(&mut self.order);
         order.clear();
         order.extend(0..batch.writes.len() as u32);
@@ -68,7 +75,6 @@ impl Encoder {
         }
         self.order = order;
         self.encode_meta(batch, &mut out.batch);
-        self.size = out.batch.size_in_bytes();
         Ok(out)
     }
 

@@ -72,9 +72,13 @@ impl GroupOp {
     /// Entries that it appends.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
+        self.run().map_or(&[], |run| run)
+    }
+
+    fn run(&self) -> Option<&EntryRun> {
         match self {
-            GroupOp::Append { entries, .. } => entries,
-            _ => &[],
+            GroupOp::Append { entries, .. } => Some(entries),
+            _ => None,
         }
     }
 }
@@ -89,7 +93,17 @@ impl LogBatch {
     /// Payload of all entries. Bytes.
     #[must_use]
     pub fn payload_bytes(&self) -> u64 {
-        self.writes.iter().flat_map(|w| w.op.entries()).map(Entry::payload_size).sum()
+        self.runs().map(EntryRun::payload_size).sum()
+    }
+
+    /// All entries in encoded form. Bytes.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> u64 {
+        self.runs().map(EntryRun::encoded_size).sum()
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &EntryRun> {
+        self.writes.iter().filter_map(|w| w.op.run())
     }
 }
 
