@@ -14,7 +14,7 @@ use crate::proposal::Applied;
 use crate::state_machine::StateMachine;
 use bytes::Bytes;
 use pontoon_raftstore::bulk::{Back, Bulk, Ticket};
-use pontoon_raftstore::error::{GroupError, Lost, ProposeError};
+use pontoon_raftstore::error::{Lost, ProposeError};
 use pontoon_raftstore::proposal::Fence;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -84,7 +84,7 @@ impl<S: StateMachine> Completions<S> {
     /// cost. `Ok` promises nothing; an error counts in the metrics as that of a command. What is seen stays as it is until
     /// the next `flush`, `collect` or `poll_ready`.
     pub fn look(&mut self, group: &Group<S>) -> Result<(), ProposeError> {
-        let seen = if self.knows(group) { self.bulk.look(group.id()) } else { Err(not_here(group)) };
+        let seen = group.id_in(&self.core).map_err(ProposeError::from).and_then(|group| self.bulk.look(group));
         seen.inspect_err(|e| self.looks.add(e))
     }
 
@@ -100,11 +100,12 @@ impl<S: StateMachine> Completions<S> {
 
     fn stage(&mut self, group: &Group<S>, tag: u64, command: Bytes, fence: Option<Fence>) {
         let now = *self.now.get_or_insert_with(Instant::now);
-        let staged = if self.knows(group) {
-            self.bulk.stage(group.id(), command, fence, Ticket { tag, began: now })
-        } else {
-            fence.iter().for_each(Fence::shut);
-            Err(not_here(group))
+        let staged = match group.id_in(&self.core) {
+            Ok(group) => self.bulk.stage(group, command, fence, Ticket { tag, began: now }),
+            Err(e) => {
+                fence.iter().for_each(Fence::shut);
+                Err(e.into())
+            }
         };
         if let Err(e) = staged {
             self.refused.push(Completion { tag, result: Err(e) });
@@ -112,11 +113,6 @@ impl<S: StateMachine> Completions<S> {
         if self.bulk.staged() == BATCH {
             self.flush();
         }
-    }
-
-    /// A handle of another engine in this process names nothing here.
-    fn knows(&self, group: &Group<S>) -> bool {
-        Arc::ptr_eq(group.core(), &self.core)
     }
 
     /// Hands in what was submitted.
@@ -173,8 +169,4 @@ impl<S: StateMachine> Completions<S> {
     pub fn wait(&mut self, at_most: Duration) {
         block(at_most, |cx| self.poll_ready(cx));
     }
-}
-
-fn not_here<S: StateMachine>(group: &Group<S>) -> ProposeError {
-    ProposeError::Group(GroupError::NotFound(group.id()))
 }

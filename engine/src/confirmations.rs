@@ -11,7 +11,7 @@ use crate::lookout::Lookout;
 use crate::park::block;
 use crate::state_machine::StateMachine;
 use pontoon_raftstore::arrivals::Arrivals;
-use pontoon_raftstore::error::{GroupError, Limit, ReadError};
+use pontoon_raftstore::error::{Limit, ReadError};
 use pontoon_raftstore::ids::{GroupId, Index};
 use pontoon_raftstore::proposal::ReadSlot;
 use std::collections::{BTreeMap, HashMap};
@@ -106,18 +106,17 @@ impl Confirmations {
 
     /// Adds a read to the next batch. Tags are the caller's and need not differ.
     pub fn submit<S: StateMachine>(&mut self, group: &Group<S>, tag: u64) {
-        // A handle of another engine in this process names nothing here.
-        if !Arc::ptr_eq(group.core(), &self.core) {
-            let error = ReadError::Group(GroupError::NotFound(group.id()));
-            return self.refused.push(Confirmation { tag, result: Err(error) });
-        }
+        let group = match group.id_in(&self.core) {
+            Ok(group) => group,
+            Err(e) => return self.refused.push(Confirmation { tag, result: Err(e.into()) }),
+        };
         if self.count == MOST {
             let error = ReadError::Overloaded(Limit::NodeInflight);
             return self.refused.push(Confirmation { tag, result: Err(error) });
         }
         let spare = &mut self.spare;
-        let round = self.staged.entry(group.id()).or_insert_with(|| Round {
-            group: group.id(),
+        let round = self.staged.entry(group).or_insert_with(|| Round {
+            group,
             began: Instant::now(),
             tags: spare.pop().unwrap_or_default(),
         });

@@ -44,8 +44,9 @@ impl<S: StateMachine> Group<S> {
         Group { core: Arc::clone(core), id, machine: PhantomData }
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
+    /// The group's id, for a queue of this engine. A handle of another engine in this process names nothing there.
+    pub(crate) fn id_in(&self, core: &Arc<Core>) -> Result<GroupId, GroupError> {
+        if Arc::ptr_eq(&self.core, core) { Ok(self.id) } else { Err(GroupError::NotFound(self.id)) }
     }
 
     /// The group's id.

@@ -123,9 +123,8 @@ impl<A: Send + 'static, T: Copy> Bulk<A, T> {
     pub fn collect(&mut self, mut take: impl FnMut(Back<A, T>)) {
         let mut arrived = self.sink.arrived.take(std::mem::take(&mut self.spare));
         let mut coming = arrived.drain(..);
-        while !coming.as_slice().is_empty() {
-            self.flight.look_at(coming.as_slice().iter().take(AT_ONCE).map(|come| come.0));
-            for (key, outcome) in coming.by_ref().take(AT_ONCE) {
+        while let few @ 1.. = self.flight.places.look_ahead(coming.as_slice(), |come| place_of(come.0)) {
+            for (key, outcome) in coming.by_ref().take(few) {
                 // Who was given up already gets no second answer.
                 if let Some(ticket) = self.flight.remove(key) {
                     take(Back { ticket, number: key >> PLACE_BITS, outcome });
@@ -230,9 +229,6 @@ impl<'a, A: Send + 'static> Together<'a, A> {
 /// (it would have to be late by 2^40 commands).
 const PLACE_BITS: u32 = 24;
 
-/// Places that are looked at side by side.
-const AT_ONCE: usize = 64;
-
 fn place_of(key: u64) -> usize {
     (key & ((1 << PLACE_BITS) - 1)) as usize
 }
@@ -263,13 +259,10 @@ impl<T: Copy> Flight<T> {
     /// `None`: there are too many.
     fn add(&mut self, ticket: Ticket<T>) -> Option<u64> {
         let number = self.number + 1;
-        let at = self.places.insert_with(|at| Place { key: (number << PLACE_BITS) | at as u64, ticket })?;
+        let key = |at: usize| (number << PLACE_BITS) | at as u64;
+        let at = self.places.insert_with(|at| Place { key: key(at), ticket })?;
         self.number = number;
-        Some((number << PLACE_BITS) | at as u64)
-    }
-
-    fn look_at(&self, keys: impl Iterator<Item = u64>) {
-        self.places.look_at(keys.map(place_of));
+        Some(key(at))
     }
 
     fn remove(&mut self, key: u64) -> Option<Ticket<T>> {

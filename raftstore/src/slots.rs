@@ -9,6 +9,8 @@
 const BLOCK: usize = u64::BITS as usize;
 /// Free places that make a block worth opening again.
 const READY: u32 = u64::BITS / 2;
+/// Places that are looked at side by side.
+const AT_ONCE: usize = 64;
 
 /// See the file's head.
 pub struct Slots<T> {
@@ -61,11 +63,14 @@ impl<T: Copy> Slots<T> {
         if self.is_used(at) { self.values.get(at) } else { None }
     }
 
-    /// Looks at places that will be taken next, so that their memory is fetched side by side and not one after the other.
-    pub fn look_at(&self, places: impl Iterator<Item = usize>) {
-        for at in places {
-            std::hint::black_box(self.values.get(at).copied());
+    /// Looks at the places of the first few that come, so that their memory is fetched side by side and not one after the other
+    /// as they are taken. Returns of how many.
+    pub fn look_ahead<C>(&self, coming: &[C], place: impl Fn(&C) -> usize) -> usize {
+        let few = &coming[..coming.len().min(AT_ONCE)];
+        for come in few {
+            std::hint::black_box(self.values.get(place(come)).copied());
         }
+        few.len()
     }
 
     /// Takes what is at a place.
@@ -156,7 +161,8 @@ mod tests {
     #[test]
     fn is_full_at_its_most() {
         let mut slots = Slots::new(64);
-        slots.look_at(0..9); // of places that are not there nothing is asked
+        let looked_at = [0, 9, 100].map(|n| slots.look_ahead(&vec![5_usize; n], |at| *at));
+        assert_eq!(looked_at, [0, 9, AT_ONCE], "of places that are not there nothing is asked");
         assert!((0..64).all(|n| slots.insert_with(|_| n).is_some()) && slots.insert_with(|_| 64).is_none());
         assert_eq!((slots.remove(3), slots.remove(3), slots.remove(99)), (Some(3), None, None));
         assert_eq!(slots.insert_with(|_| 7), None, "a block is opened again once it is half free");

@@ -36,8 +36,7 @@ const PER_GROUP: usize = 256;
 
 /// Bytes of the write batch, rather too many: one that has to grow is copied, each time to memory that nobody touched yet.
 fn guess(batch: &LogBatch) -> usize {
-    let all = usize::try_from(batch.encoded_bytes()).unwrap_or(0) + batch.writes.len() * PER_GROUP;
-    if all < 1 << 18 { all } else { all.next_multiple_of(1 << 20) }
+    usize::try_from(batch.encoded_bytes()).unwrap_or(0) + batch.writes.len() * PER_GROUP
 }
 
 /// Turns batches into write batches; keeps its buffers.

@@ -35,8 +35,6 @@ const LOOK_EVERY: Moment = 50_000_000;
 const DRAIN: Moment = 15_000_000_000;
 /// Operations begun before answers are taken: what is handed in at once, and what comes back of it, is held in memory.
 const BURST: usize = 1 << 11;
-/// Slots that are looked at side by side.
-const AT_ONCE: usize = 64;
 /// How long the thread sleeps at the most.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -354,9 +352,8 @@ impl<M: Driven> Loop<M> {
         self.writes.collect(&mut done);
         let (now, mut acked) = (self.now(), 0);
         let mut coming = done.drain(..);
-        while !coming.as_slice().is_empty() {
-            self.slots.look_at(coming.as_slice().iter().take(AT_ONCE).map(|come| come.tag as usize));
-            for Completion { tag, result } in coming.by_ref().take(AT_ONCE) {
+        while let few @ 1.. = self.slots.look_ahead(coming.as_slice(), |come| come.tag as usize) {
+            for Completion { tag, result } in coming.by_ref().take(few) {
                 let Some(slot) = self.slots.remove(tag as usize) else { continue };
                 match result {
                     Ok(_) => {

@@ -95,10 +95,15 @@ impl Replica {
     /// Tells the door whether there is room behind it.
     pub(super) fn note_waiting(&mut self, work: &Work) {
         self.proposals.count(&work.budget);
-        let (waiting, limit) = (self.waiting(), self.queue_limit(work));
-        // Less than any command weighs is no room.
-        let left = Some(limit.saturating_sub(waiting)).filter(|left| *left > ITEM_OVERHEAD);
-        self.cell.set_room(if limit == u64::MAX { limit } else { left.unwrap_or(0) });
+        let room = match self.queue_limit(work) {
+            u64::MAX => u64::MAX,
+            limit => match limit.saturating_sub(self.waiting()) {
+                // Less than any command weighs is no room.
+                0..=ITEM_OVERHEAD => 0,
+                left => left,
+            },
+        };
+        self.cell.set_room(room);
     }
 }
 
