@@ -38,6 +38,10 @@ const TURN_LETTERS: usize = 4096;
 /// Bytes of commands and frames after which a turn takes no further letter.
 const TURN_BYTES: u64 = 4 << 20;
 
+/// Word of a commit waits so long for the next append after the last write: as long as a caller needs who writes again as soon
+/// as it is answered.
+const LINGER: Duration = Duration::from_millis(1);
+
 /// Replicas that are looked at together.
 const AT_ONCE: usize = 16;
 
@@ -175,7 +179,7 @@ impl Poller {
         self.late.judge(now).into_iter().for_each(|e| self.parts.router.events().tell(e));
         self.watch_disk(now);
         self.settle_touched();
-        self.release_commits();
+        self.release_commits(now);
         self.send();
         self.hand_to_writer(now);
         self.deliver_letters();
@@ -353,9 +357,10 @@ impl Poller {
         }
     }
 
-    /// Nothing is being written and nobody has asked for anything: no append will come that could tell what is committed.
-    fn release_commits(&mut self) {
-        if !self.in_flight.is_empty() || !self.work.batch.is_empty() || !self.parts.inbox.is_empty() {
+    /// Nothing has been written for a while and nobody has asked for anything: no append will come that could tell what is
+    /// committed.
+    fn release_commits(&mut self, now: Instant) {
+        if now < self.commits_leave_at() || !self.parts.inbox.is_empty() {
             return;
         }
         for place in std::mem::take(&mut self.holding) {
@@ -444,12 +449,19 @@ impl Poller {
         router.events().tell(Event::Destroyed(group));
     }
 
+    /// When word of commits leaves that is held back.
+    fn commits_leave_at(&self) -> Instant {
+        let quiet = self.in_flight.is_empty() && self.work.batch.is_empty();
+        if quiet && !self.holding.is_empty() { self.synced_at.after(LINGER) } else { Instant::NEVER }
+    }
+
     fn next_wake(&self) -> Instant {
         let tick = match self.ticker.next() {
             Tick::MAX => Instant::NEVER,
             tick => instant_of(tick, self.tick),
         };
         let tick = self.gathering.front().map_or(tick, |(until, _)| tick.min(*until));
+        let tick = tick.min(self.commits_leave_at());
         match self.stalls_at() {
             Some(at) if !self.stalled => tick.min(at),
             _ => tick,

@@ -187,7 +187,12 @@ impl Cluster {
 
     /// Time alone: nothing is turned.
     pub fn pass_tick(&mut self) {
-        self.now = self.now.after(Duration::from_millis(100));
+        self.pass(Duration::from_millis(100));
+    }
+
+    /// The same, so much of it.
+    pub fn pass(&mut self, time: Duration) {
+        self.now = self.now.after(time);
         self.clock.set(self.now);
     }
 
