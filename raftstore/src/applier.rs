@@ -201,7 +201,7 @@ impl Applier {
     /// Takes an O(1) handle and sends it to the snapshotter.
     fn snapshot(&mut self, group: GroupId, purpose: SnapshotPurpose) {
         let Some(cell) = self.cells.get_mut(&group) else { return };
-        let (replica, poller, record) = (cell.replica, cell.poller, cell.record.clone());
+        let (replica, poller, record) = (cell.replica, cell.poller, cell.record());
         let State::Open(machine) = &mut cell.state else {
             let why = "the replica is quarantined".to_owned();
             self.mail.snapshotter(SnapshotTask::BuildFailed { group, poller, purpose, why });

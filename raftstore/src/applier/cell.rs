@@ -1,15 +1,16 @@
 //! One replica's machine and what is known of it between turns.
 //!
 //! Leaves to others: stages and commits (`run`), installs (`restore`).
-//! Invariant: `record` is what the machine's last commit wrote; a stopped cell has no machine and never gets one.
+//! Invariant: `record` and `applied` are what the machine's last commit wrote; a stopped cell has no machine and never gets one.
 
 use super::run::Job;
 use crate::arrivals::Wakeups;
 use crate::codec::ReplicaRecord;
 use crate::env::{Answers, Machine};
 use crate::guard::{drop_guarded, guarded};
-use crate::ids::{Generation, GroupId, PollerId, ReplicaId};
+use crate::ids::{Generation, GroupId, LogPos, PollerId, ReplicaId};
 use crate::task::{Applied, ApplyTask};
+use std::sync::Arc;
 
 /// Is the machine believed?
 pub(super) enum State {
@@ -31,8 +32,10 @@ pub(super) struct Cell {
     pub(super) kind: String,
     /// Owner of the replica.
     pub(super) poller: PollerId,
-    /// Applied position and configuration after the last commit.
-    pub(super) record: ReplicaRecord,
+    /// Replica map and configuration after the last commit, `applied` aside.
+    record: Arc<ReplicaRecord>,
+    /// The last entry in that commit.
+    pub(super) applied: LogPos,
     /// The machine.
     pub(super) state: State,
     /// Contents that an install has replaced, until the install is recorded in the log store.
@@ -52,8 +55,20 @@ impl Cell {
         poller: PollerId,
         record: ReplicaRecord,
     ) -> Cell {
-        let state = State::Open(machine);
-        Cell { group, replica, generation, kind, poller, record, state, superseded: None, unreported: false }
+        let (state, applied, record) = (State::Open(machine), record.applied, Arc::new(record));
+        Cell { group, replica, generation, kind, poller, record, applied, state, superseded: None, unreported: false }
+    }
+
+    /// What the machine's last commit wrote.
+    pub(super) fn record(&self) -> ReplicaRecord {
+        ReplicaRecord { applied: self.applied, ..(*self.record).clone() }
+    }
+
+    /// Other contents took the place of these, with this record.
+    pub(super) fn set_record(&mut self, record: ReplicaRecord) {
+        self.generation = record.generation;
+        self.applied = record.applied;
+        self.record = Arc::new(record);
     }
 
     /// Is the task meant for these contents? False for what was sent before a failure, a destruction or an install.
@@ -72,10 +87,7 @@ impl Cell {
     /// After the commit: answers the callers, takes the new record over.
     pub(super) fn release(&mut self, job: Job, answers: Answers, wakeups: &mut Wakeups) -> Result<Applied, String> {
         let State::Open(machine) = &self.state else { unreachable!("staged with it in this turn") };
-        if !self.record.equals_but_for_applied(&job.record) {
-            self.record = (*job.record).clone();
-        }
-        self.record.applied = job.applied;
+        (self.record, self.applied) = (job.record, job.applied);
         for (at, reply) in job.orphans {
             reply.fail(super::run::unknown(at));
         }
@@ -84,7 +96,7 @@ impl Cell {
             machine.reply(answers, waiting, wakeups);
             Ok(())
         })?;
-        Ok(Applied::Upto { group: self.group, replica: self.replica, index: self.record.applied.index })
+        Ok(Applied::Upto { group: self.group, replica: self.replica, index: self.applied.index })
     }
 
     /// Stops the replica; false if it was stopped before.

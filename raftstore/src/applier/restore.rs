@@ -75,8 +75,7 @@ impl Cell {
                 super::cell::destroy(self.group, older);
             }
         }
-        self.generation = record.generation;
-        self.record = record;
+        self.set_record(record);
         self.unreported = false;
     }
 }

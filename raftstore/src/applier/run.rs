@@ -189,12 +189,7 @@ pub(super) fn stage_all(kind: &dyn MachineKind, jobs: Vec<Job>, cells: &mut BTre
 }
 
 fn apply(cell: &mut Cell, stage: &mut Stage, job: &Job) -> Result<Answers, String> {
-    assert_eq!(
-        job.first,
-        cell.record.applied.index.next(),
-        "group {}: entries must follow what is applied",
-        cell.group
-    );
+    assert_eq!(job.first, cell.applied.index.next(), "group {}: entries must follow what is applied", cell.group);
     let State::Open(machine) = &mut cell.state else { unreachable!("admitted only while open") };
     let (users, meta) = (job.users(), job.meta());
     guarded(|| machine.apply(stage, &ApplyRun { entries: &users, meta: &meta }))

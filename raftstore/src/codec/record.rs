@@ -81,26 +81,6 @@ impl ReplicaRecord {
         self.has_removed(replica) && self.leaving.iter().all(|m| m.0 != replica)
     }
 
-    /// Do they differ in nothing but how far is applied?
-    #[must_use]
-    pub fn equals_but_for_applied(&self, other: &ReplicaRecord) -> bool {
-        let ReplicaRecord {
-            group,
-            replica,
-            generation,
-            applied: _,
-            conf_state,
-            members,
-            next_replica,
-            conf_index,
-            leaving,
-            goal,
-        } = self;
-        (*group, *replica, *generation) == (other.group, other.replica, other.generation)
-            && (*next_replica, *conf_index) == (other.next_replica, other.conf_index)
-            && (conf_state, members, leaving, goal) == (&other.conf_state, &other.members, &other.leaving, &other.goal)
-    }
-
     /// Did no change of members leave anything behind?
     fn is_plain(&self) -> bool {
         self.conf_index == BIRTH.index && self.leaving.is_empty() && self.goal.is_none()

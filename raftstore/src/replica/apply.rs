@@ -19,10 +19,10 @@ use std::sync::Arc;
 
 /// What the machine has and will get.
 pub(super) struct Applying {
-    /// After the last entry handed over.
-    pub(super) record: ReplicaRecord,
-    /// As sent with the last entries: shared until it changes, which is rare.
-    sent: Arc<ReplicaRecord>,
+    /// After the last entry handed over, but for `applied`: shared with what was sent until it changes, which is rare.
+    pub(super) record: Arc<ReplicaRecord>,
+    /// The last entry handed over.
+    pub(super) handed: LogPos,
     /// Highest index that the machine reported.
     applied: Index,
     /// Survives a crash in the machine.
@@ -45,22 +45,13 @@ impl Applying {
         }
         let conf_gap = changed.then_some(record.applied.index);
         // Durable is what a machine reports in this life; what was recovered survived the last one.
-        let sent = Arc::new(record.clone());
-        let backlog = Backlog::new(budget);
-        Applying { applied: record.applied.index, durable: record.applied, record, sent, confs, conf_gap, backlog }
+        let (handed, backlog) = (record.applied, Backlog::new(budget));
+        Applying { applied: handed.index, durable: handed, handed, record: Arc::new(record), confs, conf_gap, backlog }
     }
 
     /// Highest index that the machine reported.
     pub(super) fn applied(&self) -> Index {
         self.applied
-    }
-
-    /// The record, `applied` aside, to go with entries.
-    fn record_to_send(&mut self) -> Arc<ReplicaRecord> {
-        if !self.sent.equals_but_for_applied(&self.record) {
-            self.sent = Arc::new(self.record.clone());
-        }
-        self.sent.clone()
     }
 
     /// The configuration after the entry at `index`, if it is known.
@@ -82,7 +73,7 @@ impl Applying {
     /// An entry changed the configuration.
     pub(super) fn note_conf(&mut self, index: Index, conf: ConfState) {
         self.confs.push((index, conf.clone()));
-        self.record.conf_state = conf;
+        Arc::make_mut(&mut self.record).conf_state = conf;
     }
 }
 
@@ -95,7 +86,7 @@ impl Replica {
                 return self.quarantine(why, work);
             }
         }
-        self.machine.record.applied = last;
+        self.machine.handed = last;
         work.tally.applying += entries.len() as u64;
         if self.machine.backlog.is_long() {
             // Else each would keep a whole frame, with other groups' entries, until the machine gets to it.
@@ -112,7 +103,7 @@ impl Replica {
             generation: self.machine.record.generation,
             waiting,
             entries,
-            record: self.machine.record_to_send(),
+            record: self.machine.record.clone(),
         };
         work.letters.push(Letter::Apply(task));
     }
@@ -164,8 +155,8 @@ impl Replica {
             durable: install.pos,
             confs: vec![(install.pos.index, install.conf_state.clone())],
             conf_gap: None,
-            sent: Arc::new(record.clone()),
-            record,
+            handed: record.applied,
+            record: Arc::new(record),
             backlog: Backlog::new(self.raft.storage().budget().clone()),
         };
         self.cell.set_reader(reader);

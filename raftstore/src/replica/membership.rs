@@ -15,6 +15,7 @@ use crate::ids::{Incarnation, NodeId, ReplicaId};
 use crate::reconfigure::Goal;
 use pontoon_raft::{ConfChangeSingle, ConfChangeType, ConfChangeV1, ConfChangeV2, Entry, EntryKind};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl Replica {
     /// Lets a committed change take effect here. `Err` quarantines.
@@ -27,7 +28,7 @@ impl Replica {
         let context = ConfContext::decode(change.context.clone()).map_err(|e| e.to_string())?;
         let conf = self.raft.apply_conf_change(work.now, &change).map_err(|e| e.to_string())?;
         self.learn(context.named);
-        let record = &mut self.machine.record;
+        let record = Arc::make_mut(&mut self.machine.record);
         let (members, removed) = std::mem::take(&mut record.members).into_iter().partition(|m| conf.contains(m.0));
         record.members = members;
         record.leaving.extend::<Vec<Member>>(removed);
@@ -44,7 +45,7 @@ impl Replica {
 
     /// News for the replica map.
     fn learn(&mut self, named: Vec<Member>) {
-        let record = &mut self.machine.record;
+        let record = Arc::make_mut(&mut self.machine.record);
         for (replica, node, disk) in named {
             match record.members.iter_mut().find(|m| m.0 == replica) {
                 Some(known) if known.1 == node && known.2 == Incarnation(0) => known.2 = disk,
@@ -57,7 +58,7 @@ impl Replica {
     }
 
     fn obey(&mut self, order: Order, work: &mut Work) {
-        let record = &mut self.machine.record;
+        let record = Arc::make_mut(&mut self.machine.record);
         match order {
             Order::Begin(goal) if record.goal.is_none() => {
                 let goal = Goal { first: record.next_replica, ..goal };
@@ -76,7 +77,7 @@ impl Replica {
 
     /// The goal is reached, or what was added for it is gone again; who was removed may go.
     fn seal(&mut self, work: &mut Work) {
-        let record = &mut self.machine.record;
+        let record = Arc::make_mut(&mut self.machine.record);
         let leaving = std::mem::take(&mut record.leaving);
         let Some(goal) = record.goal.take() else { return };
         let at = record.conf_index;

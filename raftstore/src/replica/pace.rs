@@ -56,6 +56,8 @@ pub(super) struct Pace {
     done: u64,
     /// Applied in the window before.
     before: u64,
+    /// The door knows a bound.
+    bounded: bool,
 }
 
 impl Pace {
@@ -104,7 +106,11 @@ impl Replica {
                 left => left,
             },
         };
-        self.cell.set_room(room);
+        // The door's own count changes only while it has a bound.
+        if room < u64::MAX || self.pace.bounded {
+            self.pace.bounded = room < u64::MAX;
+            self.cell.set_room(room);
+        }
     }
 }
 

@@ -209,7 +209,7 @@ impl Replica {
         if self.machine.record.has_dismissed(self.id) {
             return self.be_dismissed(self.machine.record.conf_index, work);
         }
-        let known = Aside::Committed(self.machine.record.applied);
+        let known = Aside::Committed(self.machine.handed);
         for (replica, node, _) in self.machine.record.members.iter().filter(|m| m.0 != self.id) {
             self.say(*node, *replica, known.clone(), work);
         }

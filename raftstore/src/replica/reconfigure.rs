@@ -155,7 +155,7 @@ impl Replica {
             return Some(Err(AdminError::TimedOut));
         }
         if let Stage::Proposed(at) = w.stage
-            && at <= self.machine.record.applied.index
+            && at <= self.machine.handed.index
         {
             // It is the goal, or another one is, or the core refused it: looked at anew.
             w.stage = Stage::Asked;
