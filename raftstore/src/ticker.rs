@@ -38,7 +38,8 @@ impl Ticker {
         deadline
     }
 
-    /// Takes what is due by `now` into `out`, ascending by tick, within a tick in the order of arming.
+    /// Takes what is due by `now` into `out`, ascending by tick, within a tick by place: neighbours' memory lies close together,
+    /// and the nodes that hear of them meet theirs in the same order.
     pub fn due(&mut self, now: Tick, out: &mut Vec<(Tick, u32)>) {
         let last = now.min(self.fired.saturating_add(SLOTS as u64));
         let from = out.len();
@@ -49,7 +50,7 @@ impl Ticker {
             due.retain(|d| d.0 > now);
             self.armed -= before - due.len();
         }
-        out[from..].sort_by_key(|d| d.0);
+        out[from..].sort_unstable();
         self.fired = self.fired.max(now);
     }
 
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn fires_each_deadline_once_in_order() {
         let mut t = Ticker::new(10);
-        for (deadline, place) in [(13, 1), (11, 2), (13, 3), (600, 4), (5, 5)] {
+        for (deadline, place) in [(13, 3), (11, 2), (13, 1), (600, 4), (5, 5)] {
             t.arm(deadline, place);
         }
         assert_eq!(t.next(), 11);
