@@ -2,7 +2,8 @@
 //! tells it anyway.
 //!
 //! An append without entries to a member that is fed by a stream says only what is committed; no caller waits for it. It
-//! leaves once the poller has had no write on its way for that moment, or not at all if an append or a heartbeat has said as much before.
+//! leaves once the poller has had no write on its way for that moment, or not at all if an append or a heartbeat has said as
+//! much before.
 //! Leaves to others: what is committed and who is told (the core), when the poller is quiet (the poller).
 //! Invariant: at most one message per member is held, of the current term, and none while a change of members is under
 //! way: who leaves must hear of it. A held one that the core repeats after a heartbeat interval leaves: it may be what
@@ -26,7 +27,7 @@ impl Replica {
         !self.held.messages.is_empty()
     }
 
-    /// No write is on the poller's way: what is held back leaves.
+    /// The poller has had no write on its way for a moment: what is held back leaves.
     pub fn release_commits(&mut self, work: &mut Work) {
         let term = self.raft.basic_status().term;
         for (_, message) in std::mem::take(&mut self.held.messages) {
