@@ -3,7 +3,7 @@
 //! Leaves to others: keys (`keys`), what is written (`machine`), when it is flushed (`durable`).
 //! Invariant: one column family, so that position and data never part; no write goes to RocksDB's own WAL.
 
-use super::keys::{Owner, PREFIX, suffix};
+use super::keys::{HEAD, Owner, suffix};
 use crate::state_machine::{Meta, SmError};
 use bytes::Bytes;
 use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions, Options, ReadOptions, WriteBatch};
@@ -41,7 +41,7 @@ impl Db {
         table.set_bloom_filter(10.0, false);
         // The memtable remembers per group and section where the last key went: the next search begins there, not at the top of
         // a list that all groups share. The crate has no setter.
-        let hint = format!("memtable_insert_with_hint_prefix_extractor=fixed:{}", PREFIX + 1);
+        let hint = format!("memtable_insert_with_hint_prefix_extractor=fixed:{HEAD}");
         let mut opts = Options::default().get_options_from_string(hint).map_err(failed)?;
         opts.create_if_missing(true);
         opts.set_block_based_table_factory(&table);

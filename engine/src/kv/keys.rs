@@ -9,6 +9,8 @@ use pontoon_raftstore::ids::{Generation, GroupId, ReplicaId};
 
 /// Length of a prefix.
 pub(super) const PREFIX: usize = 24;
+/// Length of a prefix and a section: what a group's keys of one kind have in common.
+pub(super) const HEAD: usize = PREFIX + 1;
 /// Section of the meta pairs: the replica record among them.
 const META: u8 = 0;
 /// Section of user data.
@@ -74,7 +76,7 @@ impl Owner {
     }
 
     fn key(self, section: u8, key: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(PREFIX + 1 + key.len());
+        let mut out = Vec::with_capacity(HEAD + key.len());
         self.write_key(section, key, &mut out);
         out
     }
@@ -88,7 +90,7 @@ impl Owner {
 
 /// The part behind prefix and section.
 pub(super) fn suffix(key: &[u8]) -> &[u8] {
-    key.get(PREFIX + 1..).unwrap_or_default()
+    key.get(HEAD..).unwrap_or_default()
 }
 
 #[cfg(test)]
