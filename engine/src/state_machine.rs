@@ -55,7 +55,8 @@ pub trait StateMachine: Send + Sized + 'static {
     /// Any error quarantines this replica.
     fn restore(&mut self, from: &mut SnapshotStream<'_>) -> Result<(), SmError>;
 
-    /// Deletes the contents; may finish in the background.
+    /// Deletes the contents; may finish in the background. Asked also of a machine that was only opened: in the place of one
+    /// that failed, whose replica is destroyed.
     ///
     /// # Errors
     /// Reported, no more: what stays is garbage that `Kind::retain` names at the next start.

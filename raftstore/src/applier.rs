@@ -6,13 +6,14 @@
 //! another entry; one group is never on two appliers (`Mail::applier`).
 
 mod cell;
+mod remains;
 mod restore;
 mod run;
 
 use crate::arrivals::Wakeups;
 use crate::env::{Env, Instant, MachineKind, SnapshotFiles};
 use crate::guard::{drop_guarded, guarded};
-use crate::ids::{GroupId, PollerId};
+use crate::ids::{GroupId, PollerId, ReplicaId};
 use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::mail::Mail;
@@ -20,7 +21,8 @@ use crate::task::{
     Applied, ApplierMsg, ApplyTask, DurabilityMsg, PollerMsg, SnapshotEvent, SnapshotPurpose, SnapshotTask,
 };
 use crate::turn::{Active, Turn};
-use cell::{Cell, State};
+use cell::Cell;
+use remains::Remains;
 use run::{Job, Jobs};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -49,8 +51,10 @@ pub struct Applier {
     files: Arc<dyn SnapshotFiles>,
     /// What is unreported, for durability.
     ledger: Arc<Ledger>,
-    /// Machines by group. Invariant: at most one replica per group.
+    /// Machines by group. Invariant: at most one replica per group, here or in `remains`.
     cells: BTreeMap<GroupId, Cell>,
+    /// Replicas that stopped, by group.
+    remains: BTreeMap<GroupId, Remains>,
     /// Volatile groups whose `Keep` snapshot was asked for; taken as the snapshotter catches up. Invariant: each once.
     to_keep: VecDeque<GroupId>,
     /// `Stop` was taken.
@@ -69,6 +73,7 @@ impl Applier {
             files: env.files.clone(),
             ledger,
             cells: BTreeMap::new(),
+            remains: BTreeMap::new(),
             to_keep: VecDeque::new(),
             stopped: false,
         }
@@ -171,8 +176,12 @@ impl Applier {
                 );
                 let cell = Cell::new(group, replica, generation, kind, machine, poller, *record);
                 if let Some(old) = self.cells.insert(group, cell) {
-                    old.close(false);
+                    old.close();
                 }
+            }
+            ApplierMsg::Stopped { group, replica, kind, generations } => {
+                let remains = Remains { group, replica, kind, generations, superseded: None };
+                self.remains.insert(group, remains);
             }
             ApplierMsg::Apply(_) => unreachable!("tasks are admitted above"),
             ApplierMsg::Snapshot { group, purpose } => self.snapshot(group, purpose),
@@ -185,28 +194,32 @@ impl Applier {
                 }
             }
             ApplierMsg::FailKind { kind, why } => self.fail_kind(&kind, &why),
-            ApplierMsg::Close { group, destroy } => {
-                if let Some(cell) = self.cells.remove(&group) {
-                    cell.close(destroy);
-                }
-            }
+            ApplierMsg::Destroy { group, next_replica } => self.destroy(group, next_replica),
             ApplierMsg::Stop => {
                 self.stopped = true;
                 self.to_keep.clear();
-                std::mem::take(&mut self.cells).into_values().for_each(|cell| cell.close(false));
+                std::mem::take(&mut self.cells).into_values().for_each(Cell::close);
+                drop_guarded(std::mem::take(&mut self.remains));
             }
         }
     }
 
-    /// Takes an O(1) handle and sends it to the snapshotter.
+    /// The replica is no more. Its spools go behind it: what was sent here before may need one, or make one.
+    fn destroy(&mut self, group: GroupId, next_replica: ReplicaId) {
+        if let Some(cell) = self.cells.remove(&group) {
+            cell.destroy();
+        }
+        if let Some(remains) = self.remains.remove(&group) {
+            let kind = self.kinds.get(&remains.kind).cloned();
+            remains.destroy(kind.as_deref());
+        }
+        self.mail.snapshotter(SnapshotTask::Forget { group, next_replica });
+    }
+
+    /// Takes an O(1) handle and sends it to the snapshotter. A replica that stopped is asked by nobody who still waits.
     fn snapshot(&mut self, group: GroupId, purpose: SnapshotPurpose) {
         let Some(cell) = self.cells.get_mut(&group) else { return };
         let (replica, poller, record) = (cell.replica, cell.poller, cell.record());
-        let State::Open(machine) = &mut cell.state else {
-            let why = "the replica is quarantined".to_owned();
-            self.mail.snapshotter(SnapshotTask::BuildFailed { group, poller, purpose, why });
-            return;
-        };
         // A published file would be told as durable, and the log truncated behind it; but boot reads such a machine's
         // own contents. What it has made durable itself is what `durable` says: the replica waits for that report, so it
         // must hear of the wait before.
@@ -216,7 +229,7 @@ impl Applier {
             self.mail.durability(DurabilityMsg::Ask);
             return;
         }
-        match guarded(|| machine.snapshot()) {
+        match guarded(|| cell.machine.snapshot()) {
             Ok(source) => {
                 cell.unreported &= purpose != SnapshotPurpose::Keep;
                 self.mail.snapshotter(SnapshotTask::Build { group, replica, poller, purpose, record, source });
@@ -246,13 +259,13 @@ impl Applier {
 
     /// The replica's machine is not believed any more; its poller is told, others go on.
     fn quarantine(&mut self, group: GroupId, why: &str) {
-        let Some(cell) = self.cells.get_mut(&group) else { return };
-        if cell.stop() {
-            tracing::error!(%group, replica = %cell.replica, why, "state machine failed, replica quarantined");
-            metrics::counter!("pontoon_apply_quarantined_total").increment(1);
-            let failed = Applied::Failed { group, replica: cell.replica, why: why.to_owned() };
-            self.mail.poller(cell.poller, PollerMsg::Applied(vec![failed]));
-        }
+        let Some(cell) = self.cells.remove(&group) else { return };
+        let (replica, poller) = (cell.replica, cell.poller);
+        self.remains.insert(group, cell.stop());
+        tracing::error!(%group, %replica, why, "state machine failed, replica quarantined");
+        metrics::counter!("pontoon_apply_quarantined_total").increment(1);
+        let failed = Applied::Failed { group, replica, why: why.to_owned() };
+        self.mail.poller(poller, PollerMsg::Applied(vec![failed]));
     }
 
     fn fail_kind(&mut self, name: &str, why: &str) {

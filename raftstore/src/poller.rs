@@ -22,7 +22,7 @@ use crate::log_writer::SharedLog;
 use crate::proposal::{Proposal, ReadRequest};
 use crate::replica::{Letter, Limits, Replica, Work, WriteTime};
 use crate::router::{Route, Router};
-use crate::task::{ApplierMsg, PollerMsg, SnapshotTask, WriteOrigin, WriterMsg};
+use crate::task::{PollerMsg, WriteOrigin, WriterMsg};
 use crate::ticker::Ticker;
 use crate::turn::{Active, Turn};
 use crowd::Crowd;
@@ -436,17 +436,14 @@ impl Poller {
         self.work.events.drain(..).for_each(|e| router.events().tell(e));
     }
 
-    /// The tombstone is durable: the machine's contents go, the route ends.
+    /// The tombstone is durable: the route ends. Lifecycle sees to the rest.
     fn remove(&mut self, group: GroupId) {
         if let Some(place) = self.places.remove(&group) {
             self.replicas[place as usize] = None;
             self.free.push(place);
         }
-        let router = &self.parts.router;
-        router.mark_destroyed(group);
-        router.mail().applier(group, ApplierMsg::Close { group, destroy: true });
-        router.mail().snapshotter(SnapshotTask::Forget(group));
-        router.events().tell(Event::Destroyed(group));
+        self.parts.router.mark_destroyed(group);
+        self.parts.router.events().tell(Event::Destroyed(group));
     }
 
     /// When word of commits leaves that is held back.

@@ -41,11 +41,14 @@ pub struct StoppedReplica {
 }
 
 impl StoppedReplica {
-    /// Shows it to callers.
+    /// Shows it to callers, and tells the applier what is there, should the replica be destroyed.
     pub fn show(&self, router: &Router) {
-        let group = self.stored.group;
+        let StoredGroup { group, replica, generation, .. } = self.stored;
         let cell = outside(router, group, &self.stored, router.mail().home_of(group));
         cell.with_status(|s| s.quarantined = Some(self.why.clone()));
+        let kind = self.stored.creation.kind.clone();
+        let generations = self.stored.intent.iter().map(|i| i.generation).chain([generation]).collect();
+        router.mail().applier(group, ApplierMsg::Stopped { group, replica, kind, generations });
     }
 }
 

@@ -143,10 +143,11 @@ impl Snapshotter {
                 self.receptions.release(spool);
                 self.builds.adopt(&mut self.spools, mail, spool, *record, poller);
             }
-            SnapshotTask::Forget(group) => {
+            SnapshotTask::Forget { group, next_replica } => {
+                // What is built of the one that follows, and sent, comes by way of the applier, as this did: behind it.
                 self.builds.forget(&mut self.spools, group);
-                self.receptions.forget(&mut self.spools, group);
                 self.sends.forget(&mut self.spools, group);
+                self.receptions.forget(&mut self.spools, group, next_replica);
             }
             SnapshotTask::Drop(spool) => {
                 self.receptions.release(spool);

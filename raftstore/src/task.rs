@@ -236,12 +236,23 @@ pub enum ApplierMsg {
         /// What it said.
         why: String,
     },
-    /// Drop the machine; destroy its contents if asked.
-    Close {
+    /// A replica that does not run from the start: what is left of it goes when it is destroyed.
+    Stopped {
         /// The group.
         group: GroupId,
-        /// Delete the contents.
-        destroy: bool,
+        /// The replica.
+        replica: ReplicaId,
+        /// Kind's name.
+        kind: String,
+        /// Whose contents may be there.
+        generations: Vec<Generation>,
+    },
+    /// The replica's tombstone is durable: delete its contents, then what is spooled for it.
+    Destroy {
+        /// The group.
+        group: GroupId,
+        /// Lowest id that may follow.
+        next_replica: ReplicaId,
     },
     /// Stop after what is queued.
     Stop,
@@ -395,8 +406,13 @@ pub enum SnapshotTask {
         /// Owner of the replica.
         poller: PollerId,
     },
-    /// The replica was destroyed: remove what is kept of it.
-    Forget(GroupId),
+    /// A replica was destroyed: remove what is kept of it.
+    Forget {
+        /// The group.
+        group: GroupId,
+        /// Lowest id that may follow. What arrives for it stays.
+        next_replica: ReplicaId,
+    },
     /// A spool is no longer needed here.
     Drop(SpoolId),
     /// Stop.

@@ -4,16 +4,16 @@
 mod parts;
 
 use parking_lot::Mutex;
-use parts::{Disks, G, Node, add, counter, number, pos, record, spec_of};
+use parts::{Disks, G, Half, Node, add, conf, counter, number, pos, record, spec_of};
 use pontoon_raft::{Entry, EntryKind};
 use pontoon_raftstore::arrivals::Wakeups;
 use pontoon_raftstore::codec::ReplicaRecord;
 use pontoon_raftstore::env::{
-    Answers, ApplyRun, DurablePositions, Machine, MachineKind, Meta, Reader, SmError, SnapshotInput, SnapshotSource,
-    Stage,
+    Answers, ApplyRun, DurablePositions, Install, Machine, MachineKind, Meta, Reader, SmError, SnapshotInput,
+    SnapshotSource, Stage,
 };
 use pontoon_raftstore::error::{Lost, ProposeError};
-use pontoon_raftstore::ids::{Generation, GroupId, LogPos, ReplicaId};
+use pontoon_raftstore::ids::{Generation, GroupId, LogPos, ReplicaId, SpoolId};
 use pontoon_raftstore::mem::{MachineFault, MemNet};
 use pontoon_raftstore::proposal::ReplyTo;
 use pontoon_raftstore::task::{Applied, ApplierMsg, LifecycleMsg, PollerMsg};
@@ -149,6 +149,43 @@ fn a_failed_commit_stops_the_kind_and_no_other() {
         .collect();
     assert_eq!(failed, [7, 8], "all of the kind, also those without work");
     assert_eq!(value(&disks, G), None);
+}
+
+/// The bug: a machine that had failed deleted nothing, so its contents lay there until the next start.
+#[test]
+fn contents_of_a_failed_machine_stay_until_the_replica_is_destroyed() {
+    for fault in [MachineFault::Apply(H), MachineFault::ApplyPanics(H), MachineFault::Commit] {
+        let (disks, mut node) = node("kv");
+        node.apply(H, vec![add(2, 1)]);
+        node.run();
+        disks.durable.fail_next(fault);
+        node.apply(H, vec![add(3, 1)]);
+        node.run();
+        assert_eq!(value(&disks, H), Some(1), "evidence: {fault:?}");
+        node.mail().applier(H, ApplierMsg::Destroy { group: H, next_replica: ReplicaId(4) });
+        node.run();
+        assert_eq!(value(&disks, H), None, "{fault:?}");
+    }
+}
+
+/// A restore that fails has written half of the new contents, perhaps; they go with the old ones.
+#[test]
+fn both_contents_of_a_failed_install_go_with_the_replica() {
+    let (disks, mut node) = node("kv");
+    node.apply(H, vec![add(2, 1)]);
+    node.run();
+    let half = Generation(1);
+    let mut machine = node.env.kinds["kv"].open(H, ME, half).unwrap();
+    machine.restore(&mut Half).unwrap();
+    let install = Install { pos: pos(9), conf_state: conf(), record: Default::default(), generation: half };
+    let letter = ApplierMsg::Restore { group: H, replica: ME, install: Box::new(install), spool: SpoolId(99) };
+    node.mail().applier(H, letter);
+    node.run();
+    assert!(node.applied().iter().any(|e| matches!(e, Applied::Failed { group: H, .. })), "there is no such file");
+    assert!(disks.durable.contents(H, ME, half).is_some());
+    node.mail().applier(H, ApplierMsg::Destroy { group: H, next_replica: ReplicaId(4) });
+    node.run();
+    assert_eq!(disks.durable.names(), []);
 }
 
 #[test]

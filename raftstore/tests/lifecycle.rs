@@ -3,7 +3,7 @@
 
 mod parts;
 
-use parts::{Disks, G, Node, spec, spec_of};
+use parts::{Disks, G, Half, Node, spec, spec_of};
 use pontoon_raft::{Append, Body, Message, VoteRequest};
 use pontoon_raftstore::env::{GroupOp, GroupWrite, PeerIdentity, Truncation};
 use pontoon_raftstore::error::{AdminError, GroupError, LifecycleError};
@@ -12,8 +12,11 @@ use pontoon_raftstore::lifecycle::{Birth, judge_stranger};
 use pontoon_raftstore::mem::{CrashPoint, MemNet, WriteFault};
 use pontoon_raftstore::proposal::AdminDone;
 use pontoon_raftstore::router::Route;
-use pontoon_raftstore::task::{Aside, Control, GroupMessage, Invitation, LifecycleMsg, PollerMsg};
+use pontoon_raftstore::task::{
+    ApplierMsg, Aside, Control, GroupMessage, Invitation, LifecycleMsg, PollerMsg, SnapshotPurpose,
+};
 use pontoon_raftstore::testing::LifecycleCell;
+use pontoon_raftstore::turn::Active;
 use std::sync::Arc;
 
 type Answer = Option<Result<(), LifecycleError>>;
@@ -38,6 +41,12 @@ fn create(node: &mut Node, spec: pontoon_raftstore::group_spec::GroupSpec) -> An
 fn destroy(node: &mut Node) -> Answer {
     let done = ask(node, |done| LifecycleMsg::Destroy { group: G, done });
     node.run();
+    bury(node);
+    node.run();
+    done.take()
+}
+
+fn bury(node: &mut Node) {
     for letter in node.letters() {
         if let PollerMsg::Control(Control::Destroy { group, done }) = letter {
             let next_replica = ReplicaId(4);
@@ -50,8 +59,6 @@ fn destroy(node: &mut Node) -> Answer {
             }
         }
     }
-    node.run();
-    done.take()
 }
 
 #[test]
@@ -136,9 +143,33 @@ fn a_replica_that_was_stopped_at_open_can_be_destroyed() {
     let upto = Truncation { pos: parts::pos(4), conf_state: parts::conf() };
     let op = GroupOp::Truncate(upto);
     disks.write(vec![GroupWrite { group: G, replica: ReplicaId(1), op }]);
+    let (env, ..) = disks.env();
+    env.kinds["kv"].open(G, ReplicaId(1), Default::default()).unwrap().restore(&mut Half).unwrap();
     let mut node = disks.start();
+    assert!(disks.durable.contents(G, ReplicaId(1), Default::default()).is_some(), "evidence");
     assert_eq!(destroy(&mut node), Some(Ok(())));
     assert_eq!(disks.log.live(|image| image.tombstones.get(&G).copied()), Some(ReplicaId(2)));
+    assert!(disks.durable.contents(G, ReplicaId(1), Default::default()).is_none());
+}
+
+/// The bug: the snapshotter heard of the burial before the applier did, which still made a snapshot of the dead.
+#[test]
+fn what_is_spooled_of_a_replica_goes_behind_its_last_snapshot() {
+    let mut disks = disks();
+    let mut node = disks.start();
+    create(&mut node, spec("cache")).unwrap().unwrap();
+    let _slots = node.apply(G, vec![parts::add(2, 1)]);
+    node.run();
+    node.letters();
+    node.mail().applier(G, ApplierMsg::Snapshot { group: G, purpose: SnapshotPurpose::Keep });
+    let done = ask(&node, |done| LifecycleMsg::Destroy { group: G, done });
+    node.lifecycle.turn(node.now);
+    bury(&mut node);
+    node.lifecycle.turn(node.now);
+    assert_eq!(done.take(), Some(Ok(())));
+    node.snapshotter.turn(node.now); // before the applier
+    node.run();
+    assert_eq!(disks.files.count(), 0);
 }
 
 /// Whatever survives, the group is there whole or not at all, and creating it again ends well.

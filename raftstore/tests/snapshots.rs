@@ -101,6 +101,21 @@ fn built(letter: PollerMsg) -> Option<Result<Box<Spooled>, String>> {
     }
 }
 
+/// What arrived for a replica goes with it, and not with the one before it.
+#[test]
+fn a_burial_ends_what_arrives_for_the_dead_only() {
+    let mut pair = Pair::new("kv", 1000);
+    let spooled = pair.build();
+    pair.send(&spooled);
+    pair.steps(5);
+    assert!(pair.received().is_some());
+    for (next_replica, files) in [(ReplicaId(1), 1), (ReplicaId(2), 0)] {
+        pair.to.mail().snapshotter(SnapshotTask::Forget { group: G, next_replica });
+        pair.to.run();
+        assert_eq!(pair.to_disks.files.count(), files, "{next_replica:?}");
+    }
+}
+
 #[test]
 fn a_stream_of_many_chunks_arrives_whole() {
     let mut pair = Pair::new("kv", 3 << 20);

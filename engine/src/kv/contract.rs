@@ -231,6 +231,20 @@ fn a_view_of_erased_contents_says_so() {
     assert!(matches!(reader.digest(), Err(SmError::Cancelled)));
 }
 
+/// A machine that failed is dropped; another one, opened for it, erases what its views show.
+#[test]
+fn a_view_of_a_failed_machine_hears_of_the_erasure() {
+    let world = World::new();
+    let mut m = open(&world);
+    run(&world, &mut m, vec![set("k", "v", When::Always, false)]);
+    let reader = m.reader();
+    drop(m);
+    assert_eq!(reader.get(b"k").unwrap(), Some(b("v")), "it stands still, and may be read");
+    open(&world).destroy().unwrap();
+    assert!(matches!(reader.get(b"k"), Err(SmError::Cancelled)));
+    assert_eq!(open(&world).reader().get(b"k").unwrap(), None, "the next one begins empty");
+}
+
 #[test]
 fn a_snapshot_handle_is_let_go_with_its_value() {
     let world = World::new();

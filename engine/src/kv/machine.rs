@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rocksdb::{WriteBatch, WriteBatchIterator};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Bytes that a restore writes at once.
 const RESTORE_BATCH: usize = 4 << 20;
@@ -93,7 +93,8 @@ pub struct KvMachine {
 
 impl KvMachine {
     pub(super) fn new(shared: Arc<Shared>, owner: Owner) -> KvMachine {
-        KvMachine { shared, owner, retired: Arc::default() }
+        let retired = shared.retirement(owner);
+        KvMachine { shared, owner, retired }
     }
 
     fn value(&self, stage: &mut KvStage, key: &[u8]) -> Result<Option<Bytes>, SmError> {
@@ -244,8 +245,7 @@ impl StateMachine for KvMachine {
     }
 
     fn destroy(self) -> Result<(), SmError> {
-        self.retired.store(true, Ordering::Release);
         // Unflushed: the log store's tombstone outlives a crash, this does not, and `retain` does it again then.
-        self.shared.db.erase(self.owner)
+        self.shared.erase(self.owner, &self.retired)
     }
 }

@@ -9,11 +9,12 @@ use super::keys::Owner;
 use super::machine::{KvMachine, KvStage};
 use super::snapshot::Keeper;
 use crate::state_machine::{Durable, Kind, SmError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use pontoon_raftstore::ids::{Generation, GroupId, ReplicaId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 /// A kind of groups that are key-value maps in one RocksDB.
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) keeper: Keeper,
     /// Positions committed and not yet reported as durable.
     noted: Noted,
+    /// What tells each owner's views that its contents are gone: one flag for all machines that were opened for them.
+    retirements: Mutex<HashMap<Owner, Weak<AtomicBool>>>,
     /// Time of each commit.
     commit_seconds: metrics::Histogram,
 }
@@ -54,6 +57,25 @@ impl KvStore {
 }
 
 impl Shared {
+    /// Set once the owner's contents are about to be erased.
+    pub(super) fn retirement(&self, owner: Owner) -> Arc<AtomicBool> {
+        let mut all = self.retirements.lock();
+        let known = all.get(&owner).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let new = Arc::default();
+            all.insert(owner, Arc::downgrade(&new));
+            new
+        })
+    }
+
+    /// Erases an owner's contents, which nobody is shown any more.
+    pub(super) fn erase(&self, owner: Owner, retirement: &AtomicBool) -> Result<(), SmError> {
+        retirement.store(true, Ordering::Release);
+        // Whoever is opened for this owner from now on begins empty.
+        self.retirements.lock().remove(&owner);
+        self.db.erase(owner)
+    }
+
     /// Erases every owner that is not living: one seek and one range delete each; compactions do the rest later.
     fn sweep(&self, living: &BTreeSet<Owner>) -> Result<u64, SmError> {
         let mut erased = 0;
@@ -78,6 +100,7 @@ impl Kind for KvStore {
             keeper: Keeper::start(Arc::clone(&db))?,
             db,
             noted: Noted::default(),
+            retirements: Mutex::default(),
             commit_seconds: metrics::histogram!("pontoon_engine_write_duration_seconds"),
         };
         *self.shared.write() = Some(Arc::new(shared));

@@ -1,8 +1,9 @@
 //! One replica's machine and what is known of it between turns.
 //!
-//! Leaves to others: stages and commits (`run`), installs (`restore`).
-//! Invariant: `record` and `applied` are what the machine's last commit wrote; a stopped cell has no machine and never gets one.
+//! Leaves to others: stages and commits (`run`), installs (`restore`), replicas that stopped (`remains`).
+//! Invariant: `record` and `applied` are what the machine's last commit wrote.
 
+use super::remains::Remains;
 use super::run::Job;
 use crate::arrivals::Wakeups;
 use crate::codec::ReplicaRecord;
@@ -11,14 +12,6 @@ use crate::guard::{drop_guarded, guarded};
 use crate::ids::{Generation, GroupId, LogPos, PollerId, ReplicaId};
 use crate::task::{Applied, ApplyTask};
 use std::sync::Arc;
-
-/// Is the machine believed?
-pub(super) enum State {
-    /// Yes.
-    Open(Box<dyn Machine>),
-    /// It failed; the replica is quarantined until the next start.
-    Stopped,
-}
 
 /// One replica on its applier.
 pub(super) struct Cell {
@@ -37,7 +30,7 @@ pub(super) struct Cell {
     /// The last entry in that commit.
     pub(super) applied: LogPos,
     /// The machine.
-    pub(super) state: State,
+    pub(super) machine: Box<dyn Machine>,
     /// Contents that an install has replaced, until the install is recorded in the log store.
     pub(super) superseded: Option<Box<dyn Machine>>,
     /// Something was applied since the last `Keep` snapshot.
@@ -55,8 +48,8 @@ impl Cell {
         poller: PollerId,
         record: ReplicaRecord,
     ) -> Cell {
-        let (state, applied, record) = (State::Open(machine), record.applied, Arc::new(record));
-        Cell { group, replica, generation, kind, poller, record, applied, state, superseded: None, unreported: false }
+        let (applied, record) = (record.applied, Arc::new(record));
+        Cell { group, replica, generation, kind, poller, record, applied, machine, superseded: None, unreported: false }
     }
 
     /// What the machine's last commit wrote.
@@ -71,10 +64,9 @@ impl Cell {
         self.record = Arc::new(record);
     }
 
-    /// Is the task meant for these contents? False for what was sent before a failure, a destruction or an install.
+    /// Is the task meant for these contents? False for what was sent before a destruction or an install.
     pub(super) fn accepts(&self, task: &ApplyTask) -> bool {
-        let meant = self.replica == task.replica && self.generation == task.generation;
-        meant && matches!(self.state, State::Open(_))
+        self.replica == task.replica && self.generation == task.generation
     }
 
     /// The replica gets entries of the new generation, so its install is recorded: the old contents may go.
@@ -86,49 +78,49 @@ impl Cell {
 
     /// After the commit: answers the callers, takes the new record over.
     pub(super) fn release(&mut self, job: Job, answers: Answers, wakeups: &mut Wakeups) -> Result<Applied, String> {
-        let State::Open(machine) = &self.state else { unreachable!("staged with it in this turn") };
         (self.record, self.applied) = (job.record, job.applied);
         for (at, reply) in job.orphans {
             reply.fail(super::run::unknown(at));
         }
         let waiting = job.waiting;
         guarded(|| {
-            machine.reply(answers, waiting, wakeups);
+            self.machine.reply(answers, waiting, wakeups);
             Ok(())
         })?;
         Ok(Applied::Upto { group: self.group, replica: self.replica, index: self.applied.index })
     }
 
-    /// Stops the replica; false if it was stopped before.
-    pub(super) fn stop(&mut self) -> bool {
-        match std::mem::replace(&mut self.state, State::Stopped) {
-            State::Open(machine) => {
-                drop_guarded(machine);
-                true
-            }
-            State::Stopped => false,
+    /// The machine failed: it is let go, and its contents stay for whoever wants to know why.
+    pub(super) fn stop(self) -> Remains {
+        drop_guarded(self.machine);
+        Remains {
+            group: self.group,
+            replica: self.replica,
+            kind: self.kind,
+            generations: vec![self.generation],
+            superseded: self.superseded,
         }
     }
 
-    /// Lets the machine go, with its contents if `destroyed`.
-    pub(super) fn close(self, destroyed: bool) {
-        let machines = self.superseded.into_iter().chain(match self.state {
-            State::Open(machine) => Some(machine),
-            State::Stopped => None,
-        });
-        for machine in machines {
-            if destroyed {
-                destroy(self.group, machine);
-            } else {
-                drop_guarded(machine);
-            }
-        }
+    /// Lets the machine go; its contents stay.
+    pub(super) fn close(self) {
+        drop_guarded((self.machine, self.superseded));
+    }
+
+    /// The replica is no more: deletes its contents.
+    pub(super) fn destroy(self) {
+        self.superseded.into_iter().chain([self.machine]).for_each(|machine| destroy(self.group, machine));
     }
 }
 
-/// Deletes contents. What is left after a failure is garbage that the next start deletes (`MachineKind::retain`).
+/// Deletes contents.
 pub(super) fn destroy(group: GroupId, machine: Box<dyn Machine>) {
-    if let Err(why) = guarded(|| machine.destroy()) {
+    note_failure(group, guarded(|| machine.destroy()));
+}
+
+/// What is left after a failure is garbage that the next start deletes (`MachineKind::retain`).
+pub(super) fn note_failure(group: GroupId, destroyed: Result<(), String>) {
+    if let Err(why) = destroyed {
         tracing::warn!(%group, why, "contents of a state machine were not deleted, the next start will");
     }
 }

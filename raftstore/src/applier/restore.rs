@@ -4,7 +4,7 @@
 //! Invariant: the old contents stand until the new ones are durable and recorded: a crash at any point finds one whole.
 
 use super::Applier;
-use super::cell::{Cell, State};
+use super::cell::Cell;
 use crate::codec::ReplicaRecord;
 use crate::env::{Install, Machine, MachineKind, Reader, SmError, SnapshotFiles};
 use crate::guard::guarded;
@@ -15,8 +15,7 @@ use crate::task::{Applied, PollerMsg, SnapshotTask};
 impl Applier {
     /// Restores, then tells the owner, who records the install.
     pub(super) fn restore(&mut self, group: GroupId, replica: ReplicaId, install: Box<Install>, spool: SpoolId) {
-        let cell = self.cells.get_mut(&group).filter(|c| c.replica == replica && matches!(c.state, State::Open(_)));
-        let Some(cell) = cell else {
+        let Some(cell) = self.cells.get_mut(&group).filter(|c| c.replica == replica) else {
             self.mail.snapshotter(SnapshotTask::Drop(spool));
             return;
         };
@@ -36,6 +35,9 @@ impl Applier {
             Err(why) => {
                 self.mail.snapshotter(SnapshotTask::Drop(spool));
                 self.quarantine(group, &format!("restore: {why}"));
+                if let Some(remains) = self.remains.get_mut(&group) {
+                    remains.generations.push(install.generation); // half of it, perhaps
+                }
             }
         }
     }
@@ -68,12 +70,11 @@ fn restored(
 impl Cell {
     /// The new contents are durable. The old ones stay until the install is recorded.
     fn install(&mut self, machine: Box<dyn Machine>, record: ReplicaRecord) {
-        if let State::Open(old) = std::mem::replace(&mut self.state, State::Open(machine)) {
-            // An install after an install that never got an entry: only the newest old contents can still be needed,
-            // and the log store holds the generation before the last recorded install at most.
-            if let Some(older) = self.superseded.replace(old) {
-                super::cell::destroy(self.group, older);
-            }
+        let old = std::mem::replace(&mut self.machine, machine);
+        // An install after an install that never got an entry: only the newest old contents can still be needed,
+        // and the log store holds the generation before the last recorded install at most.
+        if let Some(older) = self.superseded.replace(old) {
+            super::cell::destroy(self.group, older);
         }
         self.set_record(record);
         self.unreported = false;

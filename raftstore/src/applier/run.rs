@@ -4,7 +4,7 @@
 //! Invariant: a stage that is handed out holds exactly the runs in `done`; every waiter of a task is in exactly one of
 //! `waiting` and `orphans` until it is answered.
 
-use super::cell::{Cell, State};
+use super::cell::Cell;
 use crate::codec::ReplicaRecord;
 use crate::env::{Answers, ApplyMeta, ApplyRun, MachineKind, Stage};
 use crate::error::{Lost, ProposeError};
@@ -190,7 +190,6 @@ pub(super) fn stage_all(kind: &dyn MachineKind, jobs: Vec<Job>, cells: &mut BTre
 
 fn apply(cell: &mut Cell, stage: &mut Stage, job: &Job) -> Result<Answers, String> {
     assert_eq!(job.first, cell.applied.index.next(), "group {}: entries must follow what is applied", cell.group);
-    let State::Open(machine) = &mut cell.state else { unreachable!("admitted only while open") };
     let (users, meta) = (job.users(), job.meta());
-    guarded(|| machine.apply(stage, &ApplyRun { entries: &users, meta: &meta }))
+    guarded(|| cell.machine.apply(stage, &ApplyRun { entries: &users, meta: &meta }))
 }

@@ -70,7 +70,8 @@ pub trait Machine: Send {
     /// Replaces everything by the stream's contents and meta, under the generation the machine was opened with;
     /// durable on return for durable kinds.
     fn restore(&mut self, from: &mut dyn SnapshotInput) -> Result<(), SmError>;
-    /// Deletes the contents (may finish in the background).
+    /// Deletes the contents (may finish in the background). Asked also of one that was only opened, in the place of one that
+    /// failed.
     fn destroy(self: Box<Self>) -> Result<(), SmError>;
 }
 

@@ -9,7 +9,7 @@ use crate::error::{AdminError, GroupError, LifecycleError};
 use crate::ids::{GroupId, ReplicaId};
 use crate::mail::Mail;
 use crate::proposal::{AdminDone, AdminSlot};
-use crate::task::{ApplierMsg, Control, LifecycleMsg, PollerMsg, SnapshotTask};
+use crate::task::{ApplierMsg, Control, LifecycleMsg, PollerMsg};
 use std::sync::Arc;
 
 impl Lifecycle {
@@ -66,8 +66,7 @@ impl Lifecycle {
             Ok(next_replica) => {
                 self.tombstones.insert(group, next_replica);
                 self.router.mark_destroyed(group);
-                self.router.mail().applier(group, ApplierMsg::Close { group, destroy: true });
-                self.router.mail().snapshotter(SnapshotTask::Forget(group));
+                self.router.mail().applier(group, ApplierMsg::Destroy { group, next_replica });
                 Ok(())
             }
             // The owner stops only with the node, or with the log store: nobody is born or buried here any more.

@@ -8,7 +8,7 @@ use super::Spools;
 use super::send::{CHUNK, WINDOW};
 use crate::codec::{AckStatus, Digest, ReplicaRecord, SnapshotAck, SnapshotChunk, SnapshotFrame, SnapshotHeader};
 use crate::env::{Instant, Lane, PeerIdentity, SpoolWriter, Transport};
-use crate::ids::{GroupId, NodeId, SpoolId, StreamId};
+use crate::ids::{GroupId, NodeId, ReplicaId, SpoolId, StreamId};
 use crate::router::Router;
 use crate::spool::SpoolInput;
 use crate::task::{GroupMessage, PollerMsg, SnapshotEvent, Spooled};
@@ -49,6 +49,7 @@ struct Reception {
 /// A verified file that its replica has not installed or dropped yet.
 struct Delivered {
     group: GroupId,
+    replica: ReplicaId,
     size: u64,
 }
 
@@ -121,14 +122,16 @@ impl Receptions {
         self.delivered.remove(&spool);
     }
 
-    /// The group is gone here.
-    pub(super) fn forget(&mut self, spools: &mut Spools, group: GroupId) {
-        self.abort_where(spools, |r| r.header.message.group == group);
+    /// The group's replicas before `next_replica` are gone here.
+    pub(super) fn forget(&mut self, spools: &mut Spools, group: GroupId, next_replica: ReplicaId) {
+        let is_gone = |(of, replica)| of == group && replica < next_replica;
+        self.abort_where(spools, |r| is_gone((r.header.message.group, r.header.message.message.to)));
         self.delivered.retain(|spool, d| {
-            if d.group == group {
+            let gone = is_gone((d.group, d.replica));
+            if gone {
                 spools.remove(*spool);
             }
-            d.group != group
+            !gone
         });
     }
 
@@ -231,11 +234,11 @@ impl Receptions {
         let r = self.open.get_mut(&key).expect("its last chunk was just taken");
         let header = &r.header;
         let meta = verified(spools, r.spool, &mut *r.file, header).map_err(Bad::Damaged)?;
-        let group = header.message.group;
+        let (group, replica) = (header.message.group, header.message.message.to);
         let cell = router.cell(group).ok_or(Bad::Refused("no replica of the group"))?;
         let r = self.open.remove(&key).expect("it is there");
         let spooled = Spooled { spool: r.spool, size: r.header.size, meta, record: r.header.record };
-        self.delivered.insert(r.spool, Delivered { group, size: r.header.size });
+        self.delivered.insert(r.spool, Delivered { group, replica, size: r.header.size });
         let received =
             SnapshotEvent::Received { from: r.from, message: Box::new(r.header.message), spooled: Box::new(spooled) };
         router.mail().poller(cell.poller, PollerMsg::Snapshot(received));

@@ -298,6 +298,18 @@ contract! { dyn MachineFixture;
         assert_eq!(w.get(&*other, "a").as_deref(), Some("2"));
     }
 
+    /// A machine that failed deletes nothing itself: one opened anew for its contents does.
+    fn destroy_of_one_opened_anew_deletes(w) {
+        let (mut failed, mut other) = (open(w, 1, 0), open(w, 1, 1));
+        apply(w, &mut *failed, "a", 2..3);
+        apply(w, &mut *other, "a", 2..3);
+        drop(failed);
+        open(w, 1, 0).destroy().unwrap();
+        let mut again = open(w, 1, 0);
+        assert_eq!((w.get(&*again, "a"), position(&mut *again)), (None, None));
+        assert_eq!(w.get(&*other, "a").as_deref(), Some("2"), "another generation stays");
+    }
+
     /// What boot does not name is garbage; what it names stays.
     fn retain_keeps_the_living(w) {
         let (mut one, mut two) = (open(w, 1, 0), open(w, 2, 0));

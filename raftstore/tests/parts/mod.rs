@@ -11,7 +11,8 @@ use pontoon_raftstore::codec::ReplicaRecord;
 use pontoon_raftstore::config::Config;
 use pontoon_raftstore::durability::Durability;
 use pontoon_raftstore::env::{
-    Creation, Env, GroupOp, GroupWrite, Instant, LogBatch, MachineKind, PeerIdentity, StoredGroup,
+    Creation, Env, GroupOp, GroupWrite, Instant, LogBatch, MachineKind, Meta, PeerIdentity, SmError, SnapshotInput,
+    SnapshotPart, StoredGroup,
 };
 use pontoon_raftstore::error::BootError;
 use pontoon_raftstore::group_spec::{BIRTH, GroupSpec};
@@ -120,6 +121,19 @@ impl Disks {
             of(GroupOp::Create { creation, hard_state: GroupSpec::hard_state() }),
             of(GroupOp::Append { entries, hard_state }),
         ]);
+    }
+}
+
+/// Half of a snapshot: none of its meta, none of its parts.
+pub struct Half;
+
+impl SnapshotInput for Half {
+    fn meta(&self) -> &Meta {
+        const NONE: &Meta = &Meta::new();
+        NONE
+    }
+    fn next(&mut self) -> Result<Option<SnapshotPart>, SmError> {
+        Ok(None)
     }
 }
 
