@@ -7,6 +7,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// How short of memory a node is. What it keeps for convenience goes before it refuses commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    /// Not at all.
+    None,
+    /// Above a quarter of the limit: each group keeps little for laggards.
+    Tight,
+    /// Above three eighths: nothing is kept for laggards. Above a half commands are refused.
+    Short,
+    /// Above seven eighths: other leaders' appends will soon be refused, so nothing is kept that the disk has.
+    Full,
+}
+
 /// A sum of bytes with a limit, shared by all parts of a node.
 #[derive(Debug)]
 pub struct Budget {
@@ -38,10 +51,20 @@ impl Budget {
     /// Takes `bytes` if they still fit.
     #[must_use]
     pub fn try_take(&self, bytes: u64) -> bool {
+        self.try_take_below(bytes, self.limit)
+    }
+
+    fn try_take_below(&self, bytes: u64, limit: u64) -> bool {
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|sum| *sum <= self.limit)
+            used.checked_add(bytes).filter(|sum| *sum <= limit)
         });
         taken.is_ok()
+    }
+
+    /// Takes `bytes` for small messages that make room, acks for instance: they get in up to a sixteenth above the limit.
+    #[must_use]
+    pub fn try_squeeze(&self, bytes: u64) -> bool {
+        self.try_take_below(bytes, self.limit.saturating_add(self.limit / 16))
     }
 
     /// Takes `bytes` for a new command: while half of all is left beside what waits to be applied, and what waits for a
@@ -135,16 +158,15 @@ impl Budget {
         self.limit
     }
 
-    /// Is so much taken that caches for laggards should shrink? Before commands are refused for it.
+    /// How much is taken.
     #[must_use]
-    pub fn is_tight(&self) -> bool {
-        self.used() > self.limit / 4
-    }
-
-    /// Is so much taken that other leaders' appends will soon be refused?
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.used() > self.limit / 8 * 7
+    pub fn pressure(&self) -> Pressure {
+        match (self.used(), self.limit / 8) {
+            (used, eighth) if used > eighth * 7 => Pressure::Full,
+            (used, eighth) if used > eighth * 3 => Pressure::Short,
+            (used, eighth) if used > eighth * 2 => Pressure::Tight,
+            _ => Pressure::None,
+        }
     }
 }
 
@@ -159,6 +181,25 @@ mod tests {
         b.give_back(6);
         assert_eq!(b.used(), 4);
         assert!(!b.try_take(u64::MAX));
+    }
+
+    #[test]
+    fn pressure_grows_before_commands_are_refused() {
+        let b = Budget::new(80);
+        let mut seen = Vec::new();
+        for _ in 0..8 {
+            b.take(10);
+            seen.push(b.pressure());
+        }
+        use Pressure::{Full, None, Short, Tight};
+        assert_eq!(seen, [None, None, Tight, Short, Short, Short, Short, Full]);
+    }
+
+    #[test]
+    fn small_messages_get_in_a_little_above_the_limit() {
+        let b = Budget::new(32);
+        b.take(32);
+        assert!(!b.try_take(1) && b.try_squeeze(2) && !b.try_squeeze(1));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Invariant: `cached` is a suffix of the log; every byte in it and in `loans` is charged to the node's budget. What
 //! shares memory, a run, goes as a whole.
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Pressure};
 use crate::env::{StoredGroup, Truncation};
 use crate::proposal::weigh;
 use crate::task::Spooled;
@@ -54,6 +54,14 @@ pub struct GroupStorage {
     snapshot_wanted: Cell<bool>,
     /// The node's.
     budget: Arc<Budget>,
+}
+
+fn cap(pressure: Pressure) -> u64 {
+    match pressure {
+        Pressure::None => CACHE_CAP,
+        Pressure::Tight => TIGHT_CAP,
+        Pressure::Short | Pressure::Full => 0,
+    }
 }
 
 /// What an entry weighs in the node's budget.
@@ -155,6 +163,22 @@ impl GroupStorage {
         self.evict(needed.min(index));
     }
 
+    /// Is anything in memory?
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.cached_bytes > 0
+    }
+
+    /// At every beat of a group with something in memory: lets go what is of no use any more, and what the node is too short
+    /// of memory to keep. A group that gets no new entries, perhaps because the node is full, must not hold on to old ones.
+    pub fn relieve(&mut self, needed: Index) {
+        self.evict(needed.min(self.applied));
+        let pressure = self.budget.pressure();
+        if pressure >= Pressure::Short {
+            self.evict(self.expendable(pressure));
+        }
+    }
+
     /// Entries that stayed for longer than it takes to replicate them move to memory of their own: what they came in, frames
     /// with many groups' messages and callers' buffers, may be far larger. Called at every beat of the group; what came since
     /// the last one stays where it is.
@@ -249,14 +273,18 @@ impl GroupStorage {
         }
     }
 
-    /// Laggards are served from disk before the node runs out of memory. What is not applied yet would be read back at
-    /// once; it goes only when other leaders' appends have no room.
+    /// Laggards are served from disk before the node runs out of memory. The newest run is on its way to all.
     fn shrink(&mut self) {
-        let cap = if self.budget.is_tight() { TIGHT_CAP } else { CACHE_CAP };
-        let expendable = if self.budget.is_full() { Index(u64::MAX) } else { self.applied };
+        let pressure = self.budget.pressure();
+        let (cap, expendable) = (cap(pressure), self.expendable(pressure));
         while self.cached_bytes > cap && self.cached.runs().nth(1).is_some() && self.oldest_ends_by(expendable) {
             self.evict_one();
         }
+    }
+
+    /// What may go: what is not applied yet would be read back at once, so only when other leaders' appends have no room.
+    fn expendable(&self, pressure: Pressure) -> Index {
+        if pressure == Pressure::Full { Index(u64::MAX) } else { self.applied }
     }
 
     /// Is there a run, and does the oldest one end at `index` or before?

@@ -19,6 +19,7 @@ use crate::task::{Aside, Control, GroupMessage, LifecycleMsg, PollerMsg, Snapsho
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use pontoon_raft::Body;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -260,6 +261,23 @@ impl Router {
         self.budget.give_back(bytes);
     }
 
+    /// There is no room for a frame. Of its messages those pass that fill nothing: acks and words of commits, which make room
+    /// here and elsewhere.
+    fn dispatch_small(&self, from: PeerIdentity, body: Bytes) -> Result<(), BadFrame> {
+        let mut messages = decode_messages(body).map_err(|e| BadFrame(e.to_string()))?;
+        messages.retain(|message| match &message.message.body {
+            Body::AppendResp(_) => true,
+            Body::Append(append) => append.entries.is_empty(),
+            _ => false,
+        });
+        dropped("overloaded");
+        let bytes = weigh(0, messages.len() as u64);
+        if !messages.is_empty() && self.budget.try_squeeze(bytes) {
+            self.dispatch(from, messages, bytes);
+        }
+        Ok(())
+    }
+
     /// A message found no running replica at its poller. If one is registered it stands still or is being born, and only
     /// words of lifecycle matter.
     pub fn on_stray(&self, from: PeerIdentity, message: GroupMessage) {
@@ -301,8 +319,7 @@ impl Inbound for Router {
             // What keeps leaders alive is small and never waits behind a full budget.
             self.budget.take(bytes);
         } else if !self.budget.try_take(bytes) {
-            dropped("overloaded");
-            return Ok(());
+            return self.dispatch_small(from, body);
         }
         match decode_messages(body) {
             Ok(messages) => {

@@ -141,7 +141,7 @@ impl Replica {
     }
 
     /// What followers still get from memory. Laggards are served from disk.
-    fn needed_in_memory(&self) -> Index {
+    pub(super) fn needed_in_memory(&self) -> Index {
         if self.raft.basic_status().role != StateRole::Leader {
             return Index(u64::MAX);
         }

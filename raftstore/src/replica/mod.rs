@@ -228,7 +228,7 @@ impl Replica {
         }
         self.note_sender(from.node, &message.message, work.now);
         if matches!(message.message.body, Body::Heartbeat { .. }) {
-            self.raft.storage_mut().detach();
+            self.on_beat();
         }
         if let Aside::Committed(pos) = message.aside {
             // Its message is not for the core: whoever asks may be of a higher term, and nobody is to follow him there.
@@ -293,12 +293,21 @@ impl Replica {
             return;
         }
         self.raft.tick(work.now);
-        self.raft.storage_mut().detach();
+        self.on_beat();
         self.stand_again(work.now);
         self.reads.expire(work.now);
         self.proposals.expire(work.now);
         self.expire_transfer(work.now);
         self.ask_whether_needed(work);
+    }
+
+    /// Memory is looked after.
+    fn on_beat(&mut self) {
+        self.raft.storage_mut().detach();
+        if self.raft.storage().is_cached() {
+            let needed = self.needed_in_memory();
+            self.raft.storage_mut().relieve(needed);
+        }
     }
 
     /// When `on_tick` must be called next.

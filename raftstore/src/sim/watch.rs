@@ -3,6 +3,7 @@
 //! Leaves to others: the checks (`facts`). Invariant: looking takes what the twins noted, it never changes a node.
 
 use super::world::World;
+use crate::budget::Pressure;
 use crate::env::GroupOp;
 use crate::events::Event;
 use crate::ids::{GroupId, Index, NodeId};
@@ -55,8 +56,9 @@ impl World {
         let full = budget.used() > budget.limit();
         let moments = [
             ("moments: much is on its way", budget.on_its_way() > budget.limit() / 16),
-            ("moments: the budget is tight", budget.is_tight()),
-            ("moments: the budget is full", budget.is_full()),
+            ("moments: the budget is tight", budget.pressure() >= Pressure::Tight),
+            ("moments: the budget is short", budget.pressure() >= Pressure::Short),
+            ("moments: the budget is full", budget.pressure() >= Pressure::Full),
             ("moments: above the budget", full),
         ];
         moments.into_iter().filter(|m| m.1).for_each(|m| self.count(m.0));

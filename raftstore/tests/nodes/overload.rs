@@ -245,3 +245,63 @@ fn a_restart_leaves_room_in_the_budget() {
     let leader = c.await_leader(GROUP);
     assert_eq!(propose_until_refused(&mut c, leader, GROUP, 10), (10, None));
 }
+
+/// The bug: what leaders kept in memory for a follower that was slow stayed when it was given up, where groups had no
+/// new entries; and they got none, for the memory was all taken.
+#[test]
+fn what_is_kept_for_a_dead_follower_does_not_fill_the_node() {
+    let config =
+        Config { max_command: 1 << 10, group_inflight_bytes: 512 << 10, node_bytes: 4 << 20, ..Config::default() };
+    let mut c = Cluster::new(3, config);
+    let groups: Vec<GroupId> = (1..=96).map(GroupId).collect();
+    groups.iter().for_each(|group| c.create(*group));
+    let leaders: Vec<NodeId> = groups.iter().map(|group| c.await_leader(*group)).collect();
+    let leader = leaders[0];
+    let led: Vec<GroupId> = groups.into_iter().zip(leaders).filter(|(_, l)| *l == leader).map(|(g, _)| g).collect();
+    assert!(led.len() >= 16, "{}", led.len());
+    c.ticks(20);
+    let dead = others(&c, leader)[0];
+    c.cut_off.insert(dead);
+    // One run each: the newest is kept longest.
+    let op = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 900]))]);
+    let burst = |c: &mut Cluster, group: GroupId| {
+        let all: Vec<_> = (0..120).map(|_| c.propose(leader, group, &op)).collect();
+        c.settle();
+        all.into_iter().find_map(Result::err)
+    };
+    let refused: Vec<_> = led.iter().filter_map(|group| burst(&mut c, *group)).collect();
+    let used = c.nodes[&leader].handle.router().budget().parts();
+    assert!(refused.contains(&ProposeError::Overloaded(Limit::NodeInflight)), "{used:?}");
+    c.ticks(1);
+    let used = c.nodes[&leader].handle.router().budget().parts();
+    assert_eq!(burst(&mut c, led[0]), None, "{used:?}");
+}
+
+/// The bug: a full node refused frames whole, and with them the acks that would have made room.
+#[test]
+fn a_full_node_takes_acks_and_words_of_commits() {
+    let (mut c, leader) = led(3, Config::default());
+    let full = |c: &Cluster, node: NodeId| {
+        let budget = c.nodes[&node].handle.router().budget();
+        let room = budget.limit() - budget.used();
+        budget.take(room);
+        room
+    };
+    let op = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 900]))]);
+    let slot = c.propose(leader, GROUP, &op).unwrap();
+    let taken = full(&c, leader);
+    c.settle();
+    assert!(slot.take().unwrap().is_ok());
+    c.nodes[&leader].handle.router().budget().give_back(taken);
+    // Appends are refused where there is no room for them, and sent again when there is.
+    let follower = others(&c, leader)[0];
+    let taken = full(&c, follower);
+    let last = |c: &Cluster| c.nodes[&follower].handle.status(GROUP).unwrap().last;
+    let (before, slot) = (last(&c), c.propose(leader, GROUP, &op).unwrap());
+    c.ticks(3);
+    assert!(slot.take().unwrap().is_ok());
+    assert_eq!(last(&c), before);
+    c.nodes[&follower].handle.router().budget().give_back(taken);
+    c.ticks(3);
+    assert!(last(&c) > before);
+}
