@@ -179,6 +179,12 @@ impl GroupStorage {
         }
     }
 
+    /// The replica stands still: nobody reads here any more.
+    pub fn let_go(&mut self) {
+        self.evict(self.last.index);
+        self.clear_loans();
+    }
+
     /// Entries that stayed for longer than it takes to replicate them move to memory of their own: what they came in, frames
     /// with many groups' messages and callers' buffers, may be far larger. Called at every beat of the group; what came since
     /// the last one stays where it is.
@@ -218,8 +224,7 @@ impl GroupStorage {
 
     /// A snapshot took the place of the whole log.
     pub fn install(&mut self, at: Truncation) {
-        self.evict(self.last.index);
-        self.clear_loans();
+        self.let_go();
         self.runs.clear();
         self.last = at.pos;
         self.applied = at.pos.index;

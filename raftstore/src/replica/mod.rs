@@ -390,6 +390,8 @@ impl Replica {
         }
         self.fail_waiters(&GroupError::Quarantined(why.clone()), work);
         self.machine.backlog.clear();
+        self.raft.storage_mut().let_go();
+        self.drop_spools(work);
         self.cell.with_status(|s| s.quarantined = Some(why.clone()));
         work.events.push(Event::Quarantined { group: self.group, why: why.clone() });
         self.phase = Phase::Quarantined(why);

@@ -159,8 +159,10 @@ impl Replica {
                 Write::Tombstone { next_replica } => self.on_buried(next_replica, work),
             }
         }
-        if let (Some(number), None) = (last, self.closed()) {
-            self.persisted(number, work);
+        match (last, self.closed()) {
+            (Some(number), None) => self.persisted(number, work),
+            (Some(_), Some(_)) => self.raft.storage_mut().let_go(),
+            (None, _) => {}
         }
         any
     }

@@ -56,8 +56,8 @@ impl Snapshots {
 pub(super) struct Installing {
     /// What is installed.
     install: Install,
-    /// Its contents.
-    spool: SpoolId,
+    /// Its contents, until the applier has them.
+    spool: Option<SpoolId>,
     /// Of the `Ready` that carried it.
     hard_state: HardState,
     /// `Ready`s that wait behind it, its own first.
@@ -180,6 +180,15 @@ impl Replica {
         }
     }
 
+    /// The replica stands still: others may need the room that its spools take.
+    pub(super) fn drop_spools(&mut self, work: &mut Work) {
+        self.drop_shelf(work);
+        self.drop_unused_snapshots(work);
+        if let Phase::Installing(i) = &mut self.phase {
+            i.spool.take().into_iter().for_each(|spool| drop_spool(spool, work));
+        }
+    }
+
     /// A snapshot arrived whole and verified: the core judges its message.
     fn on_received(&mut self, from: PeerIdentity, message: GroupMessage, spooled: Spooled, work: &mut Work) {
         let fits = match &message.message.body {
@@ -209,10 +218,12 @@ impl Replica {
             return self.quarantine("a snapshot was taken over whose contents never arrived".into(), work);
         };
         let generation = Generation(self.machine.record.generation.0 + 1);
-        let record = match ReplicaRecord::decode(received.record.clone()) {
-            Ok(r) if r.group == self.group => ReplicaRecord { replica: self.id, generation, ..r },
-            Ok(_) => return self.quarantine("a snapshot's record names another group".into(), work),
-            Err(e) => return self.quarantine(e.to_string(), work),
+        let record = match self.adopted(&received, generation) {
+            Ok(record) => record,
+            Err(why) => {
+                drop_spool(received.spool, work);
+                return self.quarantine(why, work);
+            }
         };
         let conf_state = snapshot.meta.conf_state.clone();
         let install = Install { pos: snapshot.meta.pos(), conf_state, record: record.encode(), generation };
@@ -220,21 +231,27 @@ impl Replica {
         self.put(GroupOp::Intent(Box::new(install.clone())), true, work);
         self.writes.intend(work.seq);
         let held = Vec::new();
-        let installing = Installing { install, spool: received.spool, hard_state, held };
+        let installing = Installing { install, spool: Some(received.spool), hard_state, held };
         self.phase = Phase::Installing(Box::new(installing));
         // Its own number and entries wait like those of later ones; its hard state goes into the record.
         self.write(ToWrite { hard_state: None, awaits_persist: true, ..write }, work);
     }
 
+    /// A received snapshot's record as this replica's.
+    fn adopted(&self, received: &Spooled, generation: Generation) -> Result<ReplicaRecord, String> {
+        match ReplicaRecord::decode(received.record.clone()) {
+            Ok(r) if r.group == self.group => Ok(ReplicaRecord { replica: self.id, generation, ..r }),
+            Ok(_) => Err("a snapshot's record names another group".to_owned()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
     /// Step 3: the machine takes the contents over.
     pub(super) fn on_intent_durable(&mut self, work: &mut Work) {
-        let Phase::Installing(i) = &self.phase else { return };
-        let letter = ApplierMsg::Restore {
-            group: self.group,
-            replica: self.id,
-            install: Box::new(i.install.clone()),
-            spool: i.spool,
-        };
+        let Phase::Installing(i) = &mut self.phase else { return };
+        let Some(spool) = i.spool.take() else { return };
+        let install = Box::new(i.install.clone());
+        let letter = ApplierMsg::Restore { group: self.group, replica: self.id, install, spool };
         work.letters.push(Letter::Applier(self.group, letter));
     }
 

@@ -26,7 +26,7 @@ pub struct Node {
     pub id: NodeId,
     pub disk: Arc<MemDisk>,
     pub machines: Arc<MemMachineDisk>,
-    files: Arc<MemFiles>,
+    pub files: Arc<MemFiles>,
     pub power: Arc<Power>,
     pub handle: NodeHandle,
     pub parts: NodeParts,

@@ -20,6 +20,7 @@ use pontoon_raftstore::group_spec::{BIRTH, GroupSpec};
 use pontoon_raftstore::ids::{GroupId, NodeId};
 use pontoon_raftstore::mem::{MachineFault, WriteFault};
 use pontoon_raftstore::proposal::AdminDone;
+use pontoon_raftstore::task::ApplierMsg;
 use pontoon_raftstore::testing::{KvOp, KvRet};
 use pontoon_raftstore::turn::Active;
 use std::collections::BTreeSet;
@@ -320,6 +321,24 @@ fn a_laggard_is_served_from_the_log_or_by_a_snapshot() {
     c.crash_and_restart(laggard);
     c.put("after", "restart").unwrap();
     assert_equal_contents(&mut c);
+}
+
+/// The bug: a spool that was to be installed stayed when its replica was quarantined before, and 64 of them end all receptions.
+#[test]
+fn a_quarantined_replica_leaves_no_spool() {
+    let (mut c, _, laggard) = behind_a_truncated_log(Config { inline_sync: false, ..Config::default() });
+    c.nodes.get_mut(&laggard).unwrap().hung.insert("log_writer");
+    c.cut_off.clear();
+    c.ticks(9);
+    assert_eq!(c.nodes[&laggard].files.count(), 1, "its intent is being written");
+    let fail = || ApplierMsg::FailKind { kind: "kv".to_owned(), why: "told to".to_owned() };
+    c.nodes[&laggard].handle.router().mail().appliers(fail);
+    c.ticks(1);
+    assert_eq!(c.nodes[&laggard].files.count(), 0);
+    c.nodes.get_mut(&laggard).unwrap().hung.clear();
+    c.ticks(9);
+    assert!(c.nodes[&laggard].handle.status(GROUP).unwrap().quarantined.is_some());
+    assert_eq!(c.nodes[&laggard].files.count(), 0);
 }
 
 /// Log is kept for a member that is down, up to `log_keep` bytes once; then it is given up and costs no log any more.

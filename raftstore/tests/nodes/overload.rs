@@ -7,6 +7,7 @@ use pontoon_raftstore::bulk::{Bulk, Ticket};
 use pontoon_raftstore::config::Config;
 use pontoon_raftstore::error::{GroupError, Limit, ProposeError};
 use pontoon_raftstore::ids::{GroupId, NodeId};
+use pontoon_raftstore::mem::MachineFault;
 use pontoon_raftstore::proposal::Fence;
 use pontoon_raftstore::testing::{KvAnswer, KvOp};
 use std::collections::BTreeSet;
@@ -275,6 +276,24 @@ fn what_is_kept_for_a_dead_follower_does_not_fill_the_node() {
     c.ticks(1);
     let used = c.nodes[&leader].handle.router().budget().parts();
     assert_eq!(burst(&mut c, led[0]), None, "{used:?}");
+}
+
+/// The bug: what a replica had in memory when its machine failed stayed, at other groups' cost.
+#[test]
+fn a_quarantined_replica_holds_no_memory() {
+    let (mut c, leader) = led(3, Config::default());
+    c.ticks(20);
+    c.cut_off.insert(others(&c, leader)[0]);
+    let op = KvOp::Put(vec![(Bytes::new(), Bytes::from(vec![0; 900]))]);
+    let used = |c: &Cluster| c.nodes[&leader].handle.router().budget().used();
+    (0..100).for_each(|_| drop(c.propose(leader, GROUP, &op).unwrap()));
+    c.settle();
+    assert!(used(&c) > 90_000, "kept for the follower: {}", used(&c));
+    c.nodes[&leader].machines.fail_next(MachineFault::Apply(GROUP));
+    let lost = c.propose(leader, GROUP, &op).unwrap();
+    c.settle();
+    assert!(lost.take().unwrap().is_err());
+    assert!(used(&c) < 1_000, "{}", used(&c));
 }
 
 /// The bug: a full node refused frames whole, and with them the acks that would have made room.
