@@ -55,7 +55,7 @@ const BANS: &[(&str, &str, &[&str], &str)] = &[
 /// Strata of raftstore: a file imports only its own or lower ones.
 const STRATA: &[(&[&str], u8)] = &[
     (&["ids", "error", "config", "task", "env", "turn", "group_spec", "group_status", "group_map", "reconfigure"], 0),
-    (&["arrivals", "slots"], 0),
+    (&["arrivals", "slots", "page"], 0),
     (&["codec", "mail", "inbox", "router", "proposal", "identity", "budget", "health", "events"], 1),
     (&["guard", "spool", "ledger"], 1),
     (&["log_cache", "outbox", "replica", "prepared"], 2),

@@ -1,7 +1,7 @@
 //! Groups, pollers, proposals, reads, membership and snapshots over four seams.
 //!
 //! Strata (files import only lower ones; what must go "back" is a message to an inbox):
-//! S0 ids, error, config, arrivals, slots, group_spec, group_status, group_map, reconfigure, task, turn, env; S1 codec, guard, spool, ledger, mail,
+//! S0 ids, error, config, arrivals, slots, page, group_spec, group_status, group_map, reconfigure, task, turn, env; S1 codec, guard, spool, ledger, mail,
 //! inbox, budget, health, events, router, proposal, identity; S2 log cache, outbox, replica, prepared; S3 poller, log writer and reader,
 //! applier, ticker, lifecycle, snapshotter, durability, boot; S4 node, door, bulk, threads, solo; S5 mem, testing, sim.
 
@@ -35,6 +35,7 @@ pub mod mail;
 pub mod mem;
 pub mod node;
 pub mod outbox;
+pub mod page;
 pub mod poller;
 pub mod prepared;
 pub mod proposal;

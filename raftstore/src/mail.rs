@@ -144,7 +144,7 @@ impl Mail {
         let _stopped = self.log_reader.send(LogReaderMsg::Fetch(letter));
     }
 
-    /// The log reader stops after what is queued.
+    /// The log reader stops.
     pub fn stop_log_reader(&self) {
         let _stopped = self.log_reader.send(LogReaderMsg::Stop);
     }

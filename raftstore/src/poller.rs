@@ -22,7 +22,7 @@ use crate::log_writer::SharedLog;
 use crate::proposal::{Proposal, ReadRequest};
 use crate::replica::{Letter, Limits, Replica, Work, WriteTime};
 use crate::router::{Route, Router};
-use crate::task::{PollerMsg, WriteOrigin, WriterMsg};
+use crate::task::{Fetched, PollerMsg, WriteOrigin, WriterMsg};
 use crate::ticker::Ticker;
 use crate::turn::{Active, Turn};
 use crowd::Crowd;
@@ -538,6 +538,7 @@ fn weight(letter: &PollerMsg) -> u64 {
         PollerMsg::Propose(p) => p.cost(),
         PollerMsg::ProposeAll(all) => all.iter().map(Proposal::cost).sum(),
         PollerMsg::Peer { bytes, .. } => *bytes,
+        PollerMsg::Fetched(Fetched { entries: Ok(page), .. }) => page.weight(),
         _ => 0,
     }
 }

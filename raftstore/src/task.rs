@@ -10,6 +10,7 @@ use crate::env::{
 use crate::error::LifecycleError;
 use crate::group_spec::GroupSpec;
 use crate::ids::{BatchSeq, Generation, GroupId, Incarnation, Index, LogPos, NodeId, PollerId, ReplicaId, SpoolId};
+use crate::page::Page;
 use crate::proposal::{AdminSlot, Proposal, ReadRequest, ReplyTo};
 use crate::reconfigure::Target;
 use bytes::Bytes;
@@ -315,7 +316,7 @@ pub struct FetchTask {
 pub enum LogReaderMsg {
     /// Read.
     Fetch(FetchTask),
-    /// Stop after what is queued.
+    /// Stop. What waits is not read.
     Stop,
 }
 
@@ -326,7 +327,7 @@ pub struct Fetched {
     /// For which follower.
     pub follower: ReplicaId,
     /// Entries from the asked index on, or why not.
-    pub entries: Result<Vec<Entry>, ReadLogError>,
+    pub entries: Result<Page, ReadLogError>,
 }
 
 /// Why a snapshot is taken.

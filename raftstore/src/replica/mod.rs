@@ -279,7 +279,7 @@ impl Replica {
             return;
         }
         match fetched.entries {
-            Ok(entries) => self.raft.storage_mut().lend(fetched.follower, entries),
+            Ok(page) => self.raft.storage_mut().lend(fetched.follower, page.into_entries()),
             Err(ReadLogError::Truncated { .. }) => {}
             Err(ReadLogError::Poisoned) => return,
             Err(e) => return self.quarantine(e.to_string(), work),
