@@ -8,8 +8,10 @@ use crate::group_status::FollowerStatus;
 use crate::ids::{Index, ReplicaId, Tick};
 use pontoon_raft::FlowState;
 
-/// Ticks after which a build that nobody reported on is asked for again.
-const BUILD_PATIENCE: Tick = 600;
+/// Ticks after which a build that nobody reported on is asked for again. Long: each is reported on, and contents may be large.
+const BUILD_PATIENCE: Tick = 36_000;
+/// Ticks after which one that failed is asked for again: with many groups behind, most find too many snapshots before theirs.
+const BUILD_AGAIN: Tick = 10;
 /// Ticks without progress after which no log stays for a follower that was fed. Long: it installs contents of any size.
 const FED_PATIENCE: Tick = 6_000;
 /// Ticks in which it is not heard, and the same; or one that stands ready is not sent.
@@ -20,6 +22,8 @@ const SILENCE: Tick = 100;
 pub(super) struct Feeding {
     /// A snapshot is being built, of this index at least; asked for again after this tick.
     building: Option<(Index, Tick)>,
+    /// The last one failed: none is asked for before.
+    not_before: Tick,
     /// One stands ready: it is sent before this tick, or nobody lives to take it.
     ready_until: Tick,
     /// Followers that got one and have not caught up since.
@@ -38,19 +42,25 @@ struct Fed {
 }
 
 impl Feeding {
-    /// False: one is being built already.
+    /// False: one is being built already, or just failed.
     pub(super) fn begin_build(&mut self, applied: Index, now: Tick) -> bool {
-        let begins = self.building.is_none_or(|(_, until)| until <= now);
+        let begins = self.building.is_none_or(|(_, until)| until <= now) && now >= self.not_before;
         if begins {
             self.building = Some((applied, now + BUILD_PATIENCE));
         }
         begins
     }
 
-    /// It stands ready, or there will be none.
+    /// It stands ready.
     pub(super) fn end_build(&mut self, now: Tick) {
         self.building = None;
         self.ready_until = now + SILENCE;
+    }
+
+    /// There is none.
+    pub(super) fn fail_build(&mut self, now: Tick) {
+        self.building = None;
+        self.not_before = now + BUILD_AGAIN;
     }
 
     /// May one that stands ready still be sent? Its follower may have died while it was built.
@@ -64,9 +74,9 @@ impl Feeding {
         self.fed.push(Fed { replica, upto, moved: now, heard: now });
     }
 
-    /// No longer the leader.
+    /// No longer the leader. What is being built is still being built.
     pub(super) fn clear(&mut self) {
-        *self = Feeding::default();
+        *self = Feeding { building: self.building, not_before: self.not_before, ..Feeding::default() };
     }
 
     /// The log must stay behind this index; without bound, anything may go. Whoever has all that is durable at the leader

@@ -114,6 +114,7 @@ impl Replica {
             self.leading.seen.clear();
             self.leading.given_up = Index::NONE;
             self.snapshots.feeding.clear();
+            self.drop_idle_shelf(work);
         }
         if soft.role == StateRole::Leader {
             self.proposals.set_give_up(None);

@@ -294,6 +294,7 @@ impl Replica {
         }
         self.raft.tick(work.now);
         self.on_beat();
+        self.drop_idle_shelf(work);
         self.stand_again(work.now);
         self.reads.expire(work.now);
         self.proposals.expire(work.now);

@@ -123,14 +123,23 @@ impl Replica {
     }
 
     fn on_built(&mut self, result: Result<Box<Spooled>, String>, work: &mut Work) {
+        let Ok(spooled) = result else { return self.snapshots.feeding.fail_build(work.now) };
         self.snapshots.feeding.end_build(work.now);
-        let Ok(spooled) = result else { return };
         if self.closed().is_some() {
             return drop_spool(spooled.spool, work);
         }
         // The core asks again when the follower answers a heartbeat.
         if let Some(old) = self.raft.storage_mut().set_spooled(Some(spooled)) {
             drop_spool(old.spool, work);
+        }
+        self.drop_idle_shelf(work);
+    }
+
+    /// Few snapshots may stand ready on a node: one that nobody takes makes room.
+    pub(super) fn drop_idle_shelf(&mut self, work: &mut Work) {
+        let awaited = self.is_leader() && self.snapshots.feeding.may_send(work.now);
+        if !awaited && self.snapshots.sends.is_empty() {
+            self.drop_shelf(work);
         }
     }
 

@@ -55,6 +55,13 @@ impl Builds {
     pub(super) fn build(&mut self, spools: &mut Spools, mail: &Mail, order: Order, source: Box<dyn SnapshotSource>) {
         match order.purpose {
             SnapshotPurpose::Keep => self.keep(spools, mail, order, source),
+            SnapshotPurpose::Send if self.is_full(order.group) => {
+                // Not worth a line each: with many groups behind most come here, and come again.
+                tracing::debug!(group = %order.group, "too many snapshots stand ready to be sent");
+                let (group, purpose) = (order.group, order.purpose);
+                let result = Err("too many snapshots stand ready to be sent".to_owned());
+                mail.poller(order.poller, PollerMsg::Snapshot(SnapshotEvent::Built { group, purpose, result }));
+            }
             SnapshotPurpose::Send => match self.stage(spools, &order, source) {
                 Ok(spooled) => tell_built(mail, &order, spooled),
                 Err(why) => tell_failure(mail, order.group, order.poller, order.purpose, why),
@@ -114,15 +121,17 @@ impl Builds {
         self.kept.holds(spool)
     }
 
+    /// No room for another group's?
+    fn is_full(&self, group: GroupId) -> bool {
+        self.standing.len() >= MAX_STANDING && !self.standing.contains_key(&group)
+    }
+
     fn stage(
         &mut self,
         spools: &mut Spools,
         order: &Order,
         source: Box<dyn SnapshotSource>,
     ) -> Result<Spooled, String> {
-        if self.standing.len() >= MAX_STANDING && !self.standing.contains_key(&order.group) {
-            return Err("too many snapshots stand ready to be sent".to_owned());
-        }
         let spool = spools.take_id();
         let size = write(spools, spool, &order.record, source).inspect_err(|_| spools.remove(spool))?;
         if let Some(older) = self.standing.insert(order.group, spool) {
