@@ -420,6 +420,17 @@ pub enum SnapshotTask {
     Stop,
 }
 
+/// How a stream of a snapshot ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendEnd {
+    /// Delivered whole.
+    Done,
+    /// There is no room for it now, here or there: the same snapshot may be sent later.
+    Refused,
+    /// It did not arrive, or not as it was: another one is needed.
+    Failed,
+}
+
 /// What a snapshot did, for the poller that owns the replica.
 pub enum SnapshotEvent {
     /// Built, or not.
@@ -446,8 +457,8 @@ pub enum SnapshotEvent {
         group: GroupId,
         /// To which replica.
         to: ReplicaId,
-        /// Delivered whole?
-        ok: bool,
+        /// How.
+        end: SendEnd,
     },
     /// A snapshot arrived whole and verified; step its message. The spool belongs to the replica now.
     Received {

@@ -13,7 +13,8 @@ use pontoon_raftstore::error::BootError;
 use pontoon_raftstore::ids::{Generation, GroupId, Index, LogPos, NodeId, ReplicaId, Term};
 use pontoon_raftstore::mem::{CrashPoint, MemNet};
 use pontoon_raftstore::task::{
-    Applied, ApplierMsg, Aside, Control, GroupMessage, PollerMsg, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled,
+    Applied, ApplierMsg, Aside, Control, GroupMessage, PollerMsg, SendEnd, SnapshotEvent, SnapshotPurpose,
+    SnapshotTask, Spooled,
 };
 use std::sync::Arc;
 
@@ -208,7 +209,12 @@ fn transfer(net: &MemNet, donor: &mut Node, to: &mut Node) -> Box<Spooled> {
         to.run();
         assert!(net.deliver_all().is_empty());
     }
-    assert!(donor.letters().iter().any(|l| matches!(l, PollerMsg::Snapshot(SnapshotEvent::Sent { ok: true, .. }))));
+    assert!(
+        donor
+            .letters()
+            .iter()
+            .any(|l| matches!(l, PollerMsg::Snapshot(SnapshotEvent::Sent { end: SendEnd::Done, .. })))
+    );
     to.letters()
         .into_iter()
         .find_map(|l| {

@@ -11,7 +11,7 @@ use pontoon_raftstore::env::{Inbound, Instant, Lane};
 use pontoon_raftstore::ids::{NodeId, ReplicaId, StreamId, Term};
 use pontoon_raftstore::mem::{MemNet, Packet};
 use pontoon_raftstore::task::{
-    ApplierMsg, Aside, GroupMessage, PollerMsg, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled,
+    ApplierMsg, Aside, GroupMessage, PollerMsg, SendEnd, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled,
 };
 use pontoon_raftstore::testing::{KvOp, Replay, Rng, seeds};
 use std::sync::Arc;
@@ -82,7 +82,9 @@ impl Pair {
     }
 
     fn sent(&mut self) -> Vec<bool> {
-        let sent = |l| if let PollerMsg::Snapshot(SnapshotEvent::Sent { ok, .. }) = l { Some(ok) } else { None };
+        let sent = |l| {
+            if let PollerMsg::Snapshot(SnapshotEvent::Sent { end, .. }) = l { Some(end == SendEnd::Done) } else { None }
+        };
         self.from.letters().into_iter().filter_map(sent).collect()
     }
 }

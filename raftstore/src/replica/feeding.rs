@@ -54,6 +54,11 @@ impl Feeding {
     /// It stands ready.
     pub(super) fn end_build(&mut self, now: Tick) {
         self.building = None;
+        self.stay_ready(now);
+    }
+
+    /// It may be sent again: its receiver had no room.
+    pub(super) fn stay_ready(&mut self, now: Tick) {
         self.ready_until = now + SILENCE;
     }
 

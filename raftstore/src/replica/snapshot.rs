@@ -14,7 +14,7 @@ use crate::env::{Destination, GroupOp, Install, PeerIdentity, Reader};
 use crate::error::AdminError;
 use crate::ids::{Generation, Index, ReplicaId, SpoolId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
-use crate::task::{ApplierMsg, GroupMessage, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
+use crate::task::{ApplierMsg, GroupMessage, SendEnd, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
 use pontoon_raft::{Body, HardState, Snapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl Replica {
                 self.snapshots.waiters.drain(..).for_each(|w| w.done(result.clone()));
             }
             SnapshotEvent::KeepsItself { replica, upto, .. } => self.await_flush(replica, upto.index),
-            SnapshotEvent::Sent { to, ok, .. } => self.on_sent(to, ok, work),
+            SnapshotEvent::Sent { to, end, .. } => self.on_sent(to, end, work),
             SnapshotEvent::Received { from, message, spooled } => self.on_received(from, *message, *spooled, work),
         }
     }
@@ -137,6 +137,9 @@ impl Replica {
 
     /// Few snapshots may stand ready on a node: one that nobody takes makes room.
     pub(super) fn drop_idle_shelf(&mut self, work: &mut Work) {
+        if self.raft.storage().spooled().is_none() {
+            return;
+        }
         let awaited = self.is_leader() && self.snapshots.feeding.may_send(work.now);
         if !awaited && self.snapshots.sends.is_empty() {
             self.drop_shelf(work);
@@ -157,16 +160,23 @@ impl Replica {
         }));
     }
 
-    fn on_sent(&mut self, to: ReplicaId, ok: bool, work: &mut Work) {
+    fn on_sent(&mut self, to: ReplicaId, end: SendEnd, work: &mut Work) {
         self.snapshots.sends.remove(&to);
-        if let (true, Some(sent)) = (ok, self.raft.storage().spooled()) {
-            let upto = sent.meta.index;
-            self.snapshots.feeding.on_fed(to, upto, work.now);
+        match (end, self.raft.storage().spooled()) {
+            (SendEnd::Done, Some(sent)) => {
+                let upto = sent.meta.index;
+                self.snapshots.feeding.on_fed(to, upto, work.now);
+            }
+            // The core asks again when the follower answers a heartbeat.
+            (SendEnd::Refused, _) => self.snapshots.feeding.stay_ready(work.now),
+            _ => {}
         }
         if self.closed().is_none() {
-            self.raft.report_snapshot(work.now, to, ok);
+            self.raft.report_snapshot(work.now, to, end == SendEnd::Done);
         }
-        if self.snapshots.sends.is_empty() {
+        if end == SendEnd::Refused {
+            self.drop_idle_shelf(work);
+        } else if self.snapshots.sends.is_empty() {
             self.drop_shelf(work);
         }
     }

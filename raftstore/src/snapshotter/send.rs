@@ -1,4 +1,4 @@
-//! Streams that leave: chunks in order, a small window, one rate for the node, an end in any case.
+//! Streams that leave: chunks in order, a small window, few at once to one node, one rate for the node, an end in any case.
 //!
 //! Leaves to others: the file (`build`), what a receiver does with it (`receive`).
 //! Invariant: every stream begun ends in exactly one `Sent`, unless its group was forgotten or a newer stream to the
@@ -7,11 +7,11 @@
 use super::Spools;
 use crate::codec::{AckStatus, Digest, SnapshotAck, SnapshotChunk, SnapshotFrame, SnapshotHeader};
 use crate::env::{Destination, Instant, Lane, PeerIdentity, SpoolReader, Transport};
-use crate::ids::{GroupId, PollerId, ReplicaId, SpoolId, StreamId};
+use crate::ids::{GroupId, NodeId, PollerId, ReplicaId, SpoolId, StreamId};
 use crate::mail::Mail;
-use crate::task::{GroupMessage, PollerMsg, SnapshotEvent, Spooled};
+use crate::task::{GroupMessage, PollerMsg, SendEnd, SnapshotEvent, Spooled};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,12 @@ use std::time::Duration;
 pub(super) const CHUNK: u64 = 256 << 10;
 /// Chunks that may be unacknowledged.
 pub(super) const WINDOW: u64 = 4;
-/// Most streams at once; more are refused and raft asks again.
+/// Most streams, those that wait for their turn included; more are refused and raft asks again.
 const MAX_STREAMS: usize = 64;
+/// Most at once to one node, which has room for few and more leaders than this one.
+const MAX_TO_ONE: usize = 4;
+/// A node that refused one has none begin before.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Most chunks of one turn.
 const MAX_CHUNKS: usize = 16;
 /// Without an ack for so long, everything unacknowledged is sent again.
@@ -63,6 +67,8 @@ struct Stream {
     not_before: Instant,
     /// An ack without progress has already led to sending again from `acked`.
     rewound: bool,
+    /// It had its turn to begin; until then no time runs.
+    begun: bool,
 }
 
 /// All streams that leave.
@@ -71,6 +77,8 @@ pub(super) struct Sends {
     transport: Arc<dyn Transport>,
     /// In order of beginning.
     streams: BTreeMap<StreamId, Stream>,
+    /// Nodes that refused one, and until when none begins to them.
+    paused: BTreeMap<NodeId, Instant>,
     /// Name of the next stream. Invariant: never used before by this process.
     next_stream: StreamId,
     /// After which stream the next chunk is looked for: turns go round.
@@ -83,10 +91,11 @@ impl Sends {
     /// No streams; `rate` in bytes per second.
     pub(super) fn new(transport: Arc<dyn Transport>, rate: u64) -> Sends {
         let bucket = Bucket { rate: rate.max(1), filled: burst(rate), at: Instant::default() };
-        Sends { transport, streams: BTreeMap::new(), next_stream: StreamId(1), last: StreamId(0), bucket }
+        let (streams, paused) = (BTreeMap::new(), BTreeMap::new());
+        Sends { transport, streams, paused, next_stream: StreamId(1), last: StreamId(0), bucket }
     }
 
-    /// Begins a stream.
+    /// A stream is to begin.
     #[allow(clippy::too_many_arguments, reason = "the task's parts, each once")]
     pub(super) fn begin(
         &mut self,
@@ -101,9 +110,9 @@ impl Sends {
         let (group, replica) = (message.group, message.message.to);
         self.drop_where(spools, |s| (s.group, s.replica) == (group, replica));
         if self.streams.len() >= MAX_STREAMS {
-            return tell(mail, poller, group, replica, false);
+            return tell(mail, poller, group, replica, SendEnd::Refused);
         }
-        let Ok(file) = spools.hold(spooled.spool) else { return tell(mail, poller, group, replica, false) };
+        let Ok(file) = spools.hold(spooled.spool) else { return tell(mail, poller, group, replica, SendEnd::Failed) };
         let stream = Stream {
             to,
             poller,
@@ -116,10 +125,11 @@ impl Sends {
             acked: 0,
             digest: Digest::default(),
             digested: 0,
-            resend_at: now.after(RESEND),
-            fail_at: now.after(STALLED),
+            resend_at: Instant::NEVER,
+            fail_at: Instant::NEVER,
             not_before: now,
             rewound: false,
+            begun: false,
         };
         self.streams.insert(self.next_stream, stream);
         self.next_stream = StreamId(self.next_stream.0 + 1);
@@ -138,14 +148,36 @@ impl Sends {
         let Some(stream) = self.streams.get_mut(&ack.stream).filter(theirs) else { return };
         match ack.status {
             AckStatus::More => stream.on_more(now, ack.next),
-            AckStatus::Done => self.end(spools, mail, ack.stream, true),
-            AckStatus::Refused | AckStatus::Damaged => self.end(spools, mail, ack.stream, false),
+            AckStatus::Done => self.end(spools, mail, ack.stream, SendEnd::Done),
+            AckStatus::Damaged => self.end(spools, mail, ack.stream, SendEnd::Failed),
+            AckStatus::Refused => {
+                self.paused.insert(from.node, now.after(PAUSE));
+                self.end(spools, mail, ack.stream, SendEnd::Refused);
+            }
+        }
+    }
+
+    /// Streams begin whose turn it is, the oldest first.
+    fn begin_some(&mut self, now: Instant) {
+        self.paused.retain(|_, until| *until > now);
+        let mut sending: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for stream in self.streams.values().filter(|s| s.begun) {
+            *sending.entry(stream.to.node).or_default() += 1;
+        }
+        for stream in self.streams.values_mut().filter(|s| !s.begun) {
+            let to_it = sending.entry(stream.to.node).or_default();
+            if *to_it < MAX_TO_ONE && !self.paused.contains_key(&stream.to.node) {
+                *to_it += 1;
+                stream.begun = true;
+                stream.made_progress(now);
+            }
         }
     }
 
     /// Sends what window and rate allow, gives up what has stalled. Did anything leave, and when is the next call due?
     pub(super) fn pump(&mut self, now: Instant, spools: &mut Spools, mail: &Mail) -> (bool, Instant) {
         self.expire(now, spools, mail);
+        self.begin_some(now);
         self.bucket.fill(now);
         let mut sent = 0;
         while sent < MAX_CHUNKS {
@@ -162,7 +194,7 @@ impl Sends {
                 }
                 Err(error) => {
                     tracing::warn!(group = %stream.group, %error, "a spooled snapshot cannot be read");
-                    self.end(spools, mail, id, false);
+                    self.end(spools, mail, id, SendEnd::Failed);
                 }
             }
         }
@@ -177,7 +209,7 @@ impl Sends {
     /// The node stops.
     pub(super) fn end_all(&mut self, spools: &mut Spools, mail: &Mail) {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.end(spools, mail, id, false));
+        ids.into_iter().for_each(|id| self.end(spools, mail, id, SendEnd::Failed));
     }
 
     fn drop_where(&mut self, spools: &mut Spools, ends: impl Fn(&Stream) -> bool) {
@@ -189,16 +221,19 @@ impl Sends {
         });
     }
 
-    fn end(&mut self, spools: &mut Spools, mail: &Mail, id: StreamId, ok: bool) {
+    fn end(&mut self, spools: &mut Spools, mail: &Mail, id: StreamId, how: SendEnd) {
         if let Some(s) = self.streams.remove(&id) {
             spools.unhold(s.spool);
-            tell(mail, s.poller, s.group, s.replica, ok);
+            tell(mail, s.poller, s.group, s.replica, how);
         }
     }
 
     fn expire(&mut self, now: Instant, spools: &mut Spools, mail: &Mail) {
-        let stalled: Vec<StreamId> = self.streams.iter().filter(|(_, s)| s.fail_at <= now).map(|(id, _)| *id).collect();
-        stalled.into_iter().for_each(|id| self.end(spools, mail, id, false));
+        let silent: BTreeSet<NodeId> = self.streams.values().filter(|s| s.fail_at <= now).map(|s| s.to.node).collect();
+        // Who waits for its turn behind one that has stalled would stall, too.
+        let stalls = |s: &Stream| s.fail_at <= now || (!s.begun && silent.contains(&s.to.node));
+        let stalled: Vec<StreamId> = self.streams.iter().filter(|(_, s)| stalls(s)).map(|(id, _)| *id).collect();
+        stalled.into_iter().for_each(|id| self.end(spools, mail, id, SendEnd::Failed));
         for stream in self.streams.values_mut().filter(|s| s.resend_at <= now) {
             stream.rewind(now);
         }
@@ -217,13 +252,21 @@ impl Sends {
                 if s.has_work() { s.not_before.max(self.bucket.ready_at(now, s.chunk_len())) } else { Instant::NEVER };
             work.min(s.resend_at).min(s.fail_at)
         };
-        self.streams.values().map(of_stream).min().unwrap_or(Instant::NEVER)
+        let begins = self.paused.values().copied();
+        self.streams.values().map(of_stream).chain(begins).min().unwrap_or(Instant::NEVER)
     }
 }
 
 impl Stream {
+    /// Before the first ack nobody knows whether the receiver has room: one chunk asks.
     fn has_work(&self) -> bool {
-        self.next < self.header.size && self.next - self.acked < WINDOW * CHUNK
+        let window = if self.acked == 0 { CHUNK } else { WINDOW * CHUNK };
+        self.begun && self.next < self.header.size && self.next - self.acked < window
+    }
+
+    fn made_progress(&mut self, now: Instant) {
+        self.resend_at = now.after(RESEND);
+        self.fail_at = now.after(STALLED);
     }
 
     fn chunk_len(&self) -> u64 {
@@ -234,8 +277,7 @@ impl Stream {
         if next > self.acked && next <= self.next && next.is_multiple_of(CHUNK) {
             self.acked = next;
             self.rewound = false;
-            self.resend_at = now.after(RESEND);
-            self.fail_at = now.after(STALLED);
+            self.made_progress(now);
         } else if next == self.acked && self.next > self.acked && !self.rewound {
             // The receiver got something behind a gap. Once: the other chunks in flight say the same.
             self.rewind(now);
@@ -290,8 +332,8 @@ fn read_exact(file: &mut dyn SpoolReader, offset: u64, len: usize) -> io::Result
     Ok(data.into())
 }
 
-fn tell(mail: &Mail, poller: PollerId, group: GroupId, to: ReplicaId, ok: bool) {
-    mail.poller(poller, PollerMsg::Snapshot(SnapshotEvent::Sent { group, to, ok }));
+fn tell(mail: &Mail, poller: PollerId, group: GroupId, to: ReplicaId, end: SendEnd) {
+    mail.poller(poller, PollerMsg::Snapshot(SnapshotEvent::Sent { group, to, end }));
 }
 
 /// A token bucket over all streams.

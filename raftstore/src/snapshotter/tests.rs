@@ -1,20 +1,27 @@
-//! Rounds on the twin of the directory: what is kept, where, and what a start finds.
+//! Rounds on the twin of the directory: what is kept, where, and what a start finds. Streams on the twin of the network: whose turn
+//! it is.
 #![allow(clippy::unwrap_used)]
 
 use super::Spools;
 use super::build::{Builds, Order};
+use super::send::{CHUNK, Sends};
 use crate::boot::KeptFiles;
-use crate::codec::ReplicaRecord;
+use crate::codec::{AckStatus, ReplicaRecord, SnapshotAck, SnapshotFrame};
 use crate::config::Config;
-use crate::env::{SmError, SnapshotFiles, SnapshotOutput, SnapshotSource};
-use crate::ids::{GroupId, Index, LogPos, PollerId, ReplicaId, SpoolId, Term};
-use crate::mem::{MemFiles, MemSnapshotFiles, Power};
+use crate::env::{Instant, PeerIdentity, SmError, SnapshotFiles, SnapshotOutput, SnapshotSource};
+use crate::ids::{
+    BootEpoch, GroupId, Incarnation, Index, LogPos, NodeId, PollerId, ReplicaId, SpoolId, StreamId, Term,
+};
+use crate::mem::{MemFiles, MemNet, MemSnapshotFiles, Packet, Power};
 use crate::router::Router;
 use crate::spool::{SpoolInput, walk};
-use crate::task::{PollerMsg, SnapshotPurpose};
+use crate::task::{Aside, GroupMessage, PollerMsg, SendEnd, SnapshotEvent, SnapshotPurpose, Spooled};
 use crate::testing::Rng;
+use bytes::Bytes;
+use pontoon_raft::{Body, Message, Snapshot, SnapshotMeta};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Gives one chunk; fails afterwards if it is told to.
 struct Contents {
@@ -214,4 +221,91 @@ fn a_pinned_file_stays() {
     world.spools.next = SpoolId(9);
     world.round([1, 2], 6, 10);
     assert_eq!(world.files.published().unwrap(), [id, SpoolId(9)]);
+}
+
+/// Streams to nodes 2 and 3, and what of them was seen on the network.
+struct Streams {
+    world: World,
+    net: Arc<MemNet>,
+    sends: Sends,
+    now: Instant,
+}
+
+impl Streams {
+    /// One of each group to each of the nodes.
+    fn new(groups: std::ops::RangeInclusive<u64>, nodes: &[u64]) -> Streams {
+        let (world, net) = (World::new(), Arc::new(MemNet::default()));
+        let transport = Arc::new(net.transport(node(1), Arc::default()));
+        let (sends, now) = (Sends::new(transport, 1 << 40), Instant(1));
+        let spool = SpoolId(7);
+        world.files.create(spool).unwrap().write(&vec![1; 2 * CHUNK as usize]).unwrap();
+        let meta = SnapshotMeta { index: Index(5), term: Term(1), ..SnapshotMeta::default() };
+        let spooled = Spooled { spool, size: 2 * CHUNK, meta: meta.clone(), record: Bytes::new() };
+        let mut streams = Streams { world, net, sends, now };
+        for (group, node) in groups.flat_map(|group| nodes.iter().map(move |node| (group, *node))) {
+            let snapshot = Box::new(Snapshot { meta: meta.clone(), data: Bytes::new() });
+            let message =
+                Message { from: ReplicaId(1), term: Term(1), ..Message::to(ReplicaId(node), Body::Snap { snapshot }) };
+            let message = GroupMessage { group: GroupId(group), epoch: 0, birth: 0, aside: Aside::Nothing, message };
+            let Streams { world, sends, now, .. } = &mut streams;
+            let mail = world.router.mail();
+            sends.begin(*now, &mut world.spools, mail, PollerId(0), NodeId(node).into(), message, &spooled);
+        }
+        streams
+    }
+
+    /// Node and stream of each chunk that left.
+    fn pump(&mut self) -> Vec<(u64, StreamId)> {
+        self.sends.pump(self.now, &mut self.world.spools, self.world.router.mail());
+        let chunk = |packet: Packet| match SnapshotFrame::decode(packet.body).unwrap() {
+            SnapshotFrame::Chunk(chunk) => (packet.to.0, chunk.stream),
+            SnapshotFrame::Ack(_) => panic!("nothing was received"),
+        };
+        self.net.take_sent().into_iter().map(chunk).collect()
+    }
+
+    fn ack(&mut self, (from, stream): (u64, StreamId), next: u64, status: AckStatus) {
+        let ack = SnapshotAck { stream, next, status };
+        self.sends.on_ack(self.now, &mut self.world.spools, self.world.router.mail(), node(from), ack);
+    }
+
+    fn ends(&self) -> Vec<SendEnd> {
+        let end =
+            |letter| if let PollerMsg::Snapshot(SnapshotEvent::Sent { end, .. }) = letter { Some(end) } else { None };
+        self.world.inbox.try_iter().filter_map(end).collect()
+    }
+}
+
+fn node(id: u64) -> PeerIdentity {
+    PeerIdentity { node: NodeId(id), incarnation: Incarnation(id), epoch: BootEpoch { counter: 1, nonce: id } }
+}
+
+/// The bug: with many groups behind, all that stood ready went to a node with room for few; what it refused was built again.
+#[test]
+fn few_streams_go_to_a_node_at_once_and_the_others_wait() {
+    let mut streams = Streams::new(1..=10, &[2, 3]);
+    let first = streams.pump();
+    let to = |node| first.iter().copied().filter(move |s| s.0 == node).collect::<Vec<_>>();
+    assert_eq!((to(2).len(), to(3).len()), (4, 4), "a chunk each asks for room");
+    streams.ack(to(2)[0], CHUNK, AckStatus::More);
+    assert_eq!(streams.pump(), [to(2)[0]]);
+    streams.ack(to(2)[0], 2 * CHUNK, AckStatus::Done);
+    assert_eq!(streams.pump().len(), 1, "the next has its turn");
+    // Who refused one is left in peace for a while.
+    streams.ack(to(3)[0], 0, AckStatus::Refused);
+    assert!(streams.pump().is_empty());
+    assert_eq!(streams.ends(), [SendEnd::Done, SendEnd::Refused]);
+    streams.now = streams.now.after(Duration::from_millis(200));
+    assert_eq!(streams.pump().iter().map(|s| s.0).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn who_waits_behind_streams_that_stall_fails_with_them() {
+    let mut streams = Streams::new(1..=10, &[2, 3]);
+    let first = streams.pump();
+    streams.now = streams.now.after(Duration::from_secs(20));
+    first.iter().filter(|s| s.0 == 2).for_each(|s| streams.ack(*s, CHUNK, AckStatus::More));
+    streams.now = streams.now.after(Duration::from_secs(10));
+    streams.pump();
+    assert_eq!(streams.ends(), [SendEnd::Failed; 10], "all to node 3, none to node 2");
 }
