@@ -49,6 +49,10 @@ impl<F: Kind> MachineKind for ErasedKind<F> {
         self.kind.commit(*stage.downcast::<<F::Sm as StateMachine>::Stage>().map_err(|_| foreign("stage"))?)
     }
 
+    fn persist(&self) -> Result<(), SmError> {
+        self.kind.persist()
+    }
+
     fn durable(&self, since: &mut DurablePositions) -> Result<(), SmError> {
         self.kind.durable(&mut Durable::new(since))
     }

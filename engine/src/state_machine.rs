@@ -49,7 +49,8 @@ pub trait StateMachine: Send + Sized + 'static {
     /// The snapshot is not taken; the replica lives on.
     fn snapshot(&mut self) -> Result<Self::Snapshot, SmError>;
 
-    /// Replaces everything by the stream's contents and `from.meta()`; durable on return where `DURABLE`.
+    /// Replaces everything by the stream's contents and `from.meta()`; durable where `DURABLE`: on return, or once
+    /// `Kind::persist` has returned. Until then a crash must not leave the meta without all that it covers.
     ///
     /// # Errors
     /// Any error quarantines this replica.
@@ -101,6 +102,15 @@ pub trait Kind: Send + Sync + 'static {
     /// # Errors
     /// Any error quarantines all replicas of this kind here.
     fn commit(&self, stage: <Self::Sm as StateMachine>::Stage) -> Result<(), SmError>;
+
+    /// Makes durable what `StateMachine::restore` has written and not made durable itself, of all groups at once: a node that
+    /// comes back may install thousands of snapshots. Called after each round of them.
+    ///
+    /// # Errors
+    /// Any error quarantines all replicas of this kind here.
+    fn persist(&self) -> Result<(), SmError> {
+        Ok(())
+    }
 
     /// Reports positions that survive a crash now, after a background flush. Never called on an apply thread.
     ///

@@ -23,6 +23,7 @@ use crate::task::{
 use crate::turn::{Active, Turn};
 use cell::Cell;
 use remains::Remains;
+use restore::Order;
 use run::{Job, Jobs};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct Applier {
     name: String,
     /// Work.
     inbox: Inbox<ApplierMsg>,
+    /// Taken from there too early; comes first.
+    ahead: Option<ApplierMsg>,
     /// Pollers and the snapshotter.
     mail: Mail,
     /// State-machine kinds by name.
@@ -68,6 +71,7 @@ impl Applier {
         Applier {
             name: format!("applier-{number}"),
             inbox,
+            ahead: None,
             mail,
             kinds: env.kinds.clone(),
             files: env.files.clone(),
@@ -85,7 +89,7 @@ impl Applier {
         let mut ends = None;
         let mut taken = 0;
         while taken < MAX_TASKS && jobs.payload() < MAX_BYTES {
-            match self.inbox.take() {
+            match self.next_letter() {
                 Some(ApplierMsg::Apply(tasks)) => {
                     taken += tasks.len();
                     tasks.into_iter().for_each(|task| self.admit(task, &mut jobs));
@@ -105,6 +109,10 @@ impl Applier {
         }
         self.keep_some();
         if worked { Turn::WORKED } else { Turn::IDLE }
+    }
+
+    fn next_letter(&mut self) -> Option<ApplierMsg> {
+        self.ahead.take().or_else(|| self.inbox.take())
     }
 
     fn admit(&mut self, task: ApplyTask, jobs: &mut Jobs) {
@@ -134,9 +142,7 @@ impl Applier {
                 job.fail();
                 drop_guarded(answers);
             });
-            self.fail_kind(name, &format!("commit failed: {why}"));
-            self.tell_other_appliers(name, &why);
-            return;
+            return self.fail_kind_everywhere(name, &format!("commit failed: {why}"));
         }
         self.release(kind.is_durable(), staged.done);
     }
@@ -185,7 +191,9 @@ impl Applier {
             }
             ApplierMsg::Apply(_) => unreachable!("tasks are admitted above"),
             ApplierMsg::Snapshot { group, purpose } => self.snapshot(group, purpose),
-            ApplierMsg::Restore { group, replica, install, spool } => self.restore(group, replica, install, spool),
+            ApplierMsg::Restore { group, replica, install, spool } => {
+                self.restore_round(Order { group, replica, install, spool });
+            }
             ApplierMsg::KeepDirty => self.note_dirty(),
             ApplierMsg::StillDirty(group) => {
                 if let Some(cell) = self.cells.get_mut(&group) {
@@ -274,9 +282,10 @@ impl Applier {
         groups.into_iter().for_each(|group| self.quarantine(group, why));
     }
 
-    fn tell_other_appliers(&self, name: &str, why: &str) {
+    fn fail_kind_everywhere(&mut self, name: &str, why: &str) {
+        self.fail_kind(name, why);
         // This one gets it too and finds nothing left to do.
-        self.mail.appliers(|| ApplierMsg::FailKind { kind: name.to_owned(), why: format!("commit failed: {why}") });
+        self.mail.appliers(|| ApplierMsg::FailKind { kind: name.to_owned(), why: why.to_owned() });
     }
 }
 
@@ -299,7 +308,7 @@ impl Active for Applier {
     }
 
     fn on_panic(&mut self) {
-        while let Some(letter) = self.inbox.take() {
+        while let Some(letter) = self.next_letter() {
             if let ApplierMsg::Apply(tasks) = letter {
                 tasks.into_iter().for_each(|task| Job::new(task).fail());
             }

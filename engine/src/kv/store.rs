@@ -123,6 +123,10 @@ impl Kind for KvStore {
         Ok(())
     }
 
+    fn persist(&self) -> Result<(), SmError> {
+        self.shared()?.db.flush()
+    }
+
     fn durable(&self, since: &mut Durable<'_>) -> Result<(), SmError> {
         let shared = self.shared()?;
         shared.db.set_gauges();

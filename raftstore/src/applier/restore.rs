@@ -7,51 +7,126 @@ use super::Applier;
 use super::cell::Cell;
 use crate::codec::ReplicaRecord;
 use crate::env::{Install, Machine, MachineKind, Reader, SmError, SnapshotFiles};
-use crate::guard::guarded;
+use crate::guard::{drop_guarded, guarded};
 use crate::ids::{GroupId, ReplicaId, SpoolId};
 use crate::spool::SpoolInput;
-use crate::task::{Applied, PollerMsg, SnapshotTask};
+use crate::task::{Applied, ApplierMsg, PollerMsg, SnapshotTask};
+use std::collections::BTreeMap;
+
+/// Most installs of a round.
+const MAX_ROUND: usize = 64;
+/// Bytes of spools after which a round takes no further one: while it lasts no other group gets entries.
+const ROUND_BYTES: u64 = 16 << 20;
+
+/// An install whose intent is durable.
+pub(super) struct Order {
+    pub(super) group: GroupId,
+    pub(super) replica: ReplicaId,
+    pub(super) install: Box<Install>,
+    pub(super) spool: SpoolId,
+}
+
+/// Written, and not known to be durable.
+struct Written {
+    order: Order,
+    /// Kind's name.
+    kind: String,
+    machine: Box<dyn Machine>,
+    reader: Reader,
+    record: ReplicaRecord,
+}
 
 impl Applier {
-    /// Restores, then tells the owner, who records the install.
-    pub(super) fn restore(&mut self, group: GroupId, replica: ReplicaId, install: Box<Install>, spool: SpoolId) {
-        let Some(cell) = self.cells.get_mut(&group).filter(|c| c.replica == replica) else {
-            self.mail.snapshotter(SnapshotTask::Drop(spool));
-            return;
+    /// This one and those right behind it become durable together: with many groups behind, a flush each would keep the applier
+    /// from everything else.
+    pub(super) fn restore_round(&mut self, first: Order) {
+        let (mut bytes, mut taken) = (0, 0);
+        let mut round: BTreeMap<String, Vec<Written>> = BTreeMap::new();
+        let mut next = Some(first);
+        while let Some(order) = next.take() {
+            bytes += self.files.open(order.spool).and_then(|mut file| file.len()).unwrap_or_default();
+            taken += 1;
+            if let Some(written) = self.restore(order) {
+                round.entry(written.kind.clone()).or_default().push(written);
+            }
+            if taken < MAX_ROUND && bytes < ROUND_BYTES {
+                next = self.next_restore();
+            }
+        }
+        round.into_iter().for_each(|(kind, written)| self.persist(&kind, written));
+    }
+
+    fn next_restore(&mut self) -> Option<Order> {
+        match self.next_letter()? {
+            ApplierMsg::Restore { group, replica, install, spool } => Some(Order { group, replica, install, spool }),
+            other => {
+                self.ahead = Some(other);
+                None
+            }
+        }
+    }
+
+    fn restore(&mut self, order: Order) -> Option<Written> {
+        let Some(cell) = self.cells.get(&order.group).filter(|c| c.replica == order.replica) else {
+            self.mail.snapshotter(SnapshotTask::Drop(order.spool));
+            return None;
         };
         let kind = self.kinds.get(&cell.kind).expect("a cell opens only with a registered kind").clone();
-        match guarded(|| restored(&*kind, &*self.files, cell, &install, spool)) {
-            Ok((machine, reader, record)) => {
-                let done = if kind.is_durable() {
-                    SnapshotTask::Drop(spool)
-                } else {
-                    SnapshotTask::Kept { spool, record: Box::new(record.clone()), poller: cell.poller }
-                };
-                cell.install(machine, record);
-                self.mail.snapshotter(done);
-                let event = Applied::Restored { group, replica, install, reader };
-                self.mail.poller(cell.poller, PollerMsg::Applied(vec![event]));
-            }
+        match guarded(|| restored(&*kind, &*self.files, cell, &order)) {
+            Ok((machine, reader, record)) => Some(Written { kind: cell.kind.clone(), order, machine, reader, record }),
             Err(why) => {
-                self.mail.snapshotter(SnapshotTask::Drop(spool));
-                self.quarantine(group, &format!("restore: {why}"));
-                if let Some(remains) = self.remains.get_mut(&group) {
-                    remains.generations.push(install.generation); // half of it, perhaps
+                self.quarantine(order.group, &format!("restore: {why}"));
+                self.give_up(&order);
+                None
+            }
+        }
+    }
+
+    fn persist(&mut self, name: &str, round: Vec<Written>) {
+        let kind = self.kinds.get(name).expect("a cell opens only with a registered kind").clone();
+        match guarded(|| kind.persist()) {
+            Ok(()) => round.into_iter().for_each(|written| self.finish(kind.is_durable(), written)),
+            Err(why) => {
+                self.fail_kind_everywhere(name, &format!("persist failed: {why}"));
+                for Written { order, machine, reader, .. } in round {
+                    drop_guarded((machine, reader));
+                    self.give_up(&order);
                 }
             }
         }
     }
+
+    /// The contents are the cell's; its owner records the install.
+    fn finish(&mut self, is_durable: bool, written: Written) {
+        let Written { order: Order { group, replica, install, spool }, machine, reader, record, .. } = written;
+        let cell = self.cells.get_mut(&group).expect("it was there, and one group has one install under way");
+        let done = match is_durable {
+            true => SnapshotTask::Drop(spool),
+            false => SnapshotTask::Kept { spool, record: Box::new(record.clone()), poller: cell.poller },
+        };
+        cell.install(machine, record);
+        self.mail.snapshotter(done);
+        let event = Applied::Restored { group, replica, install, reader };
+        self.mail.poller(cell.poller, PollerMsg::Applied(vec![event]));
+    }
+
+    /// The replica has stopped; half of the new contents are there, perhaps.
+    fn give_up(&mut self, order: &Order) {
+        self.mail.snapshotter(SnapshotTask::Drop(order.spool));
+        if let Some(remains) = self.remains.get_mut(&order.group) {
+            remains.generations.push(order.install.generation);
+        }
+    }
 }
 
-/// Durable on return: the machine's own write, or the spool itself published for a volatile machine.
+/// A durable machine's own write, or the spool itself published for a volatile one.
 fn restored(
     kind: &dyn MachineKind,
     files: &dyn SnapshotFiles,
     cell: &Cell,
-    install: &Install,
-    spool: SpoolId,
+    Order { install, spool, .. }: &Order,
 ) -> Result<(Box<dyn Machine>, Reader, ReplicaRecord), SmError> {
-    let mut input = SpoolInput::open(files.open(spool)?)?;
+    let mut input = SpoolInput::open(files.open(*spool)?)?;
     if input.record().group != cell.group || input.record().applied != install.pos {
         return Err(SmError::Corruption("the spooled snapshot is not the one to be installed".to_owned()));
     }
@@ -61,7 +136,7 @@ fn restored(
     machine.restore(&mut input)?;
     input.verify()?; // a machine that stops before the end has not seen the trailer
     if !kind.is_durable() {
-        files.publish(spool)?;
+        files.publish(*spool)?;
     }
     let reader = machine.reader();
     Ok((machine, reader, record))

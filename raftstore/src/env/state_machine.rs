@@ -67,8 +67,8 @@ pub trait Machine: Send {
     fn reader(&self) -> Reader;
     /// O(1): a handle on the state after what was committed last.
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, SmError>;
-    /// Replaces everything by the stream's contents and meta, under the generation the machine was opened with;
-    /// durable on return for durable kinds.
+    /// Replaces everything by the stream's contents and meta, under the generation the machine was opened with; for durable
+    /// kinds durable once `MachineKind::persist` has returned. A crash before that leaves no meta without all that it covers.
     fn restore(&mut self, from: &mut dyn SnapshotInput) -> Result<(), SmError>;
     /// Deletes the contents (may finish in the background). Asked also of one that was only opened, in the place of one that
     /// failed.
@@ -86,6 +86,8 @@ pub trait MachineKind: Send + Sync {
     fn stage(&self) -> Stage;
     /// Makes what one applier turn staged visible, all groups in one write.
     fn commit(&self, stage: Stage) -> Result<(), SmError>;
+    /// Makes durable what machines restored since the last call, for many at once. On an applier thread.
+    fn persist(&self) -> Result<(), SmError>;
     /// Positions that survive a crash now, per replica, after a background flush. On a thread of its own.
     fn durable(&self, since: &mut DurablePositions) -> Result<(), SmError>;
     /// After all groups were opened at boot: the replicas that exist; everything else of the kind is garbage.

@@ -68,6 +68,8 @@ pub enum MachineFault {
     Commit,
     /// `durable`.
     Durable,
+    /// `persist`.
+    Persist,
 }
 
 /// The medium: survives crashes of its node as far as it was flushed.
@@ -89,6 +91,8 @@ struct Inner {
     faults: Vec<MachineFault>,
     /// Faults that were met.
     met: BTreeMap<MachineFault, u64>,
+    /// Rounds of restores that were made durable.
+    persisted: u64,
     /// What was staged since somebody looked, if somebody does.
     applied: Option<Vec<AppliedCommand>>,
 }
@@ -157,6 +161,12 @@ impl MemMachineDisk {
     #[must_use]
     pub fn met(&self) -> BTreeMap<MachineFault, u64> {
         self.inner.lock().met.clone()
+    }
+
+    /// Rounds of restores that were made durable, since the medium was made.
+    #[must_use]
+    pub fn persisted(&self) -> u64 {
+        self.inner.lock().persisted
     }
 
     /// From now on, or since the last call: the commands that machines were given, in order.
@@ -259,6 +269,15 @@ impl MachineKind for MemKind {
         inner.live.extend(*staged);
         drop(inner);
         self.pass(CrashPoint::AfterCommit)
+    }
+
+    fn persist(&self) -> Result<(), SmError> {
+        if self.disk.inner.lock().take_fault(MachineFault::Persist) {
+            return Err(SmError::Io(std::io::Error::other("injected")));
+        }
+        self.disk.inner.lock().persisted += 1;
+        self.disk.flush();
+        self.pass(CrashPoint::AfterRestore)
     }
 
     fn durable(&self, since: &mut DurablePositions) -> Result<(), SmError> {
@@ -376,8 +395,7 @@ impl Machine for MemMachine {
         }
         self.kind.pass(CrashPoint::DuringRestore)?;
         self.kind.disk.inner.lock().live.insert(self.key, Arc::new(content));
-        self.kind.disk.flush();
-        self.kind.pass(CrashPoint::AfterRestore)
+        Ok(())
     }
 
     fn destroy(self: Box<Self>) -> Result<(), SmError> {

@@ -240,14 +240,15 @@ contract! { dyn MachineFixture;
         assert_eq!(w.get(&*m, "k5").as_deref(), Some("49"));
     }
 
-    /// A restore is durable on return (durable kinds), replaces what was there, and the machine goes on from it.
-    fn restore_is_durable(w) {
+    /// A restore replaces what was there, is durable after `persist` (durable kinds), and the machine goes on from it.
+    fn restore_is_durable_once_persisted(w) {
         let (mut from, mut to) = (open(w, 1, 0), open(w, 1, 1));
         apply(w, &mut *from, "a", 2..7);
         apply(w, &mut *to, "old", 2..3);
         let parts = snapshot(&mut *from, 6);
         restore(&mut *to, parts);
         assert_eq!((w.get(&*to, "a").as_deref(), w.get(&*to, "old")), (Some("6"), None));
+        w.kind().persist().unwrap();
         if w.kind().is_durable() {
             drop((from, to));
             w.crash_and_reopen();
@@ -257,6 +258,25 @@ contract! { dyn MachineFixture;
         }
         apply(w, &mut *to, "a", 7..8);
         assert_eq!((w.get(&*to, "a").as_deref(), position(&mut *to)), (Some("7"), Some(7)));
+    }
+
+    /// One `persist` serves many restores.
+    fn many_restores_are_persisted_at_once(w) {
+        let mut from = open(w, 1, 0);
+        apply(w, &mut *from, "a", 2..7);
+        for group in 2..6 {
+            let parts = snapshot(&mut *from, 6);
+            restore(&mut *open(w, group, 0), parts);
+        }
+        w.kind().persist().unwrap();
+        if w.kind().is_durable() {
+            drop(from);
+            w.crash_and_reopen();
+            for group in 2..6 {
+                let mut to = open(w, group, 0);
+                assert_eq!((w.get(&*to, "a").as_deref(), position(&mut *to)), (Some("6"), Some(6)));
+            }
+        }
     }
 
     /// A snapshot of nothing restores to nothing but its meta.
