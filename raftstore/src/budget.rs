@@ -14,7 +14,7 @@ pub enum Pressure {
     None,
     /// Above a quarter of the limit: each group keeps little for laggards.
     Tight,
-    /// Above three eighths: nothing is kept for laggards. Above a half commands are refused.
+    /// Above three eighths: nothing is kept for laggards for longer than a beat. Above a half commands are refused.
     Short,
     /// Above seven eighths: other leaders' appends will soon be refused, so nothing is kept that the disk has.
     Full,

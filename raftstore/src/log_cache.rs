@@ -59,8 +59,8 @@ pub struct GroupStorage {
 fn cap(pressure: Pressure) -> u64 {
     match pressure {
         Pressure::None => CACHE_CAP,
-        Pressure::Tight => TIGHT_CAP,
-        Pressure::Short | Pressure::Full => 0,
+        Pressure::Tight | Pressure::Short => TIGHT_CAP,
+        Pressure::Full => 0,
     }
 }
 
@@ -169,13 +169,14 @@ impl GroupStorage {
         self.cached_bytes > 0
     }
 
-    /// At every beat of a group with something in memory: lets go what is of no use any more, and what the node is too short
-    /// of memory to keep. A group that gets no new entries, perhaps because the node is full, must not hold on to old ones.
+    /// At every beat of a group with something in memory, before `detach`: lets go what is of no use any more, and what the node
+    /// is too short of memory to keep for longer than a beat. A group that gets no new entries, perhaps because the node is full,
+    /// must not hold on to old ones.
     pub fn relieve(&mut self, needed: Index) {
         self.evict(needed.min(self.applied));
         let pressure = self.budget.pressure();
         if pressure >= Pressure::Short {
-            self.evict(self.expendable(pressure));
+            self.evict(self.expendable(pressure).min(self.aged.prev()));
         }
     }
 

@@ -304,11 +304,11 @@ impl Replica {
 
     /// Memory is looked after.
     fn on_beat(&mut self) {
-        self.raft.storage_mut().detach();
         if self.raft.storage().is_cached() {
             let needed = self.needed_in_memory();
             self.raft.storage_mut().relieve(needed);
         }
+        self.raft.storage_mut().detach();
     }
 
     /// When `on_tick` must be called next.

@@ -273,7 +273,7 @@ fn what_is_kept_for_a_dead_follower_does_not_fill_the_node() {
     let refused: Vec<_> = led.iter().filter_map(|group| burst(&mut c, *group)).collect();
     let used = c.nodes[&leader].handle.router().budget().parts();
     assert!(refused.contains(&ProposeError::Overloaded(Limit::NodeInflight)), "{used:?}");
-    c.ticks(1);
+    c.ticks(2);
     let used = c.nodes[&leader].handle.router().budget().parts();
     assert_eq!(burst(&mut c, led[0]), None, "{used:?}");
 }
