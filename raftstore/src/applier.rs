@@ -44,8 +44,6 @@ pub struct Applier {
     name: String,
     /// Work.
     inbox: Inbox<ApplierMsg>,
-    /// Taken from there too early; comes first.
-    ahead: Option<ApplierMsg>,
     /// Pollers and the snapshotter.
     mail: Mail,
     /// State-machine kinds by name.
@@ -71,7 +69,6 @@ impl Applier {
         Applier {
             name: format!("applier-{number}"),
             inbox,
-            ahead: None,
             mail,
             kinds: env.kinds.clone(),
             files: env.files.clone(),
@@ -89,7 +86,7 @@ impl Applier {
         let mut ends = None;
         let mut taken = 0;
         while taken < MAX_TASKS && jobs.payload() < MAX_BYTES {
-            match self.next_letter() {
+            match self.inbox.take() {
                 Some(ApplierMsg::Apply(tasks)) => {
                     taken += tasks.len();
                     tasks.into_iter().for_each(|task| self.admit(task, &mut jobs));
@@ -109,10 +106,6 @@ impl Applier {
         }
         self.keep_some();
         if worked { Turn::WORKED } else { Turn::IDLE }
-    }
-
-    fn next_letter(&mut self) -> Option<ApplierMsg> {
-        self.ahead.take().or_else(|| self.inbox.take())
     }
 
     fn admit(&mut self, task: ApplyTask, jobs: &mut Jobs) {
@@ -308,7 +301,7 @@ impl Active for Applier {
     }
 
     fn on_panic(&mut self) {
-        while let Some(letter) = self.next_letter() {
+        while let Some(letter) = self.inbox.take() {
             if let ApplierMsg::Apply(tasks) = letter {
                 tasks.into_iter().for_each(|task| Job::new(task).fail());
             }

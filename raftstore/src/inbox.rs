@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct Inbox<T> {
     /// The channel.
     rx: Receiver<T>,
-    /// What `wait` received: comes before everything in the channel.
+    /// What `wait` received or was put back: comes before everything in the channel.
     ahead: Option<T>,
 }
 
@@ -26,6 +26,11 @@ impl<T> Inbox<T> {
     #[must_use]
     pub fn take(&mut self) -> Option<T> {
         self.ahead.take().or_else(|| self.rx.try_recv().ok())
+    }
+
+    /// The letter that was taken last comes again.
+    pub fn put_back(&mut self, letter: T) {
+        self.ahead = Some(letter);
     }
 
     /// Does nothing wait?

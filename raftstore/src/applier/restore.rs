@@ -57,10 +57,10 @@ impl Applier {
     }
 
     fn next_restore(&mut self) -> Option<Order> {
-        match self.next_letter()? {
+        match self.inbox.take()? {
             ApplierMsg::Restore { group, replica, install, spool } => Some(Order { group, replica, install, spool }),
             other => {
-                self.ahead = Some(other);
+                self.inbox.put_back(other);
                 None
             }
         }

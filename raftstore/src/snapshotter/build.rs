@@ -58,12 +58,10 @@ impl Builds {
             SnapshotPurpose::Send if self.is_full(order.group) => {
                 // Not worth a line each: with many groups behind most come here, and come again.
                 tracing::debug!(group = %order.group, "too many snapshots stand ready to be sent");
-                let (group, purpose) = (order.group, order.purpose);
-                let result = Err("too many snapshots stand ready to be sent".to_owned());
-                mail.poller(order.poller, PollerMsg::Snapshot(SnapshotEvent::Built { group, purpose, result }));
+                tell_built(mail, &order, Err("too many snapshots stand ready to be sent".to_owned()));
             }
             SnapshotPurpose::Send => match self.stage(spools, &order, source) {
-                Ok(spooled) => tell_built(mail, &order, spooled),
+                Ok(spooled) => tell_built(mail, &order, Ok(spooled)),
                 Err(why) => tell_failure(mail, order.group, order.poller, order.purpose, why),
             },
         }
@@ -168,7 +166,7 @@ impl Builds {
         self.kept.take_over(spools, spool, size, new.collect(), copied);
         for (order, _) in &written {
             if let Some(kept) = self.kept.newest(order.group) {
-                tell_built(mail, order, spooled(kept.spool, kept.extent.len, &kept.record));
+                tell_built(mail, order, Ok(spooled(kept.spool, kept.extent.len, &kept.record)));
             }
         }
         self.tell_kept(mail, written.iter().map(|(order, _)| (order.poller, order.group)));
@@ -186,10 +184,9 @@ impl Builds {
     }
 }
 
-fn tell_built(mail: &Mail, order: &Order, spooled: Spooled) {
-    let (group, purpose) = (order.group, order.purpose);
-    let built = SnapshotEvent::Built { group, purpose, result: Ok(Box::new(spooled)) };
-    mail.poller(order.poller, PollerMsg::Snapshot(built));
+fn tell_built(mail: &Mail, order: &Order, result: Result<Spooled, String>) {
+    let (group, purpose, result) = (order.group, order.purpose, result.map(Box::new));
+    mail.poller(order.poller, PollerMsg::Snapshot(SnapshotEvent::Built { group, purpose, result }));
 }
 
 fn tell_all_failed(mail: &Mail, orders: Vec<Order>, why: &str) {
