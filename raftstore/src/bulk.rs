@@ -29,7 +29,7 @@ pub type Outcome<A> = Result<A, ProposeError>;
 pub struct Ticket<T> {
     /// The caller's. Need not differ.
     pub tag: u64,
-    /// When it began.
+    /// When it began: not before those that were staged earlier.
     pub began: T,
 }
 
@@ -245,11 +245,13 @@ struct Flight<T> {
     places: Slots<Place<T>>,
     /// Commands so far.
     number: u64,
+    /// None of them began before; unknown if there was none since the last look.
+    oldest: Option<T>,
 }
 
 impl<T: Copy> Flight<T> {
     fn new() -> Flight<T> {
-        Flight { places: Slots::new(1 << PLACE_BITS), number: 0 }
+        Flight { places: Slots::new(1 << PLACE_BITS), number: 0, oldest: None }
     }
 
     fn len(&self) -> usize {
@@ -262,6 +264,7 @@ impl<T: Copy> Flight<T> {
         let key = |at: usize| (number << PLACE_BITS) | at as u64;
         let at = self.places.insert_with(|at| Place { key: key(at), ticket })?;
         self.number = number;
+        self.oldest.get_or_insert(ticket.began);
         Some(key(at))
     }
 
@@ -272,9 +275,16 @@ impl<T: Copy> Flight<T> {
         self.places.remove(at).map(|place| place.ticket)
     }
 
+    /// Looks at all of them only if the oldest may be late.
     fn remove_late(&mut self, is_late: impl Fn(T) -> bool) -> Vec<Ticket<T>> {
+        if self.oldest.is_none_or(|began| !is_late(began)) {
+            return Vec::new();
+        }
         let late = self.places.iter().map(|(_, place)| place).filter(|place| is_late(place.ticket.began));
         let late: Vec<u64> = late.map(|place| place.key).collect();
-        late.into_iter().filter_map(|key| self.remove(key)).collect()
+        let late = late.into_iter().filter_map(|key| self.remove(key)).collect();
+        let left = self.places.iter().map(|(_, place)| place);
+        self.oldest = left.min_by_key(|place| place.key >> PLACE_BITS).map(|place| place.ticket.began);
+        late
     }
 }

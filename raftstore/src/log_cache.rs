@@ -77,7 +77,8 @@ pub fn run_weight(run: &EntryRun) -> u64 {
 }
 
 /// What entries weigh there.
-fn weights(entries: &Entries) -> u64 {
+#[must_use]
+pub fn weights(entries: &Entries) -> u64 {
     entries.runs().map(run_weight).sum()
 }
 

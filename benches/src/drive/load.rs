@@ -335,12 +335,12 @@ impl<M: Driven> Loop<M> {
 
     /// Waits for answers and takes all there are.
     fn wait(&mut self) -> Result<(), Failure> {
-        let until_due = self.arrivals.until_due(self.now()).filter(|_| self.has_room());
+        let rest = self.arrivals.rest(self.now()).filter(|_| self.has_room());
         let cx = Context::from_waker(&self.waker);
         let written = self.writes.under_way() > 0 && self.writes.poll_ready(&cx).is_ready();
         let read = self.reads.under_way() > 0 && self.reads.poll_ready(&cx).is_ready();
         if !written && !read {
-            std::thread::park_timeout(until_due.map_or(NAP, |d| d.min(NAP)));
+            std::thread::park_timeout(rest.map_or(NAP, |d| d.min(NAP)));
         }
         self.end_writes()?;
         self.end_reads();

@@ -8,17 +8,17 @@
 use super::{Letter, Phase, Replica, Work};
 use crate::env::{GroupOp, GroupWrite, Truncation};
 use crate::ids::{BatchSeq, LogPos, ReplicaId};
-use crate::log_cache::run_weight;
+use crate::log_cache::{run_weight, weights};
 use crate::proposal::AdminDone;
 use crate::task::GroupMessage;
 use pontoon_raft::mutant::{self, Mutant};
-use pontoon_raft::{Body, ConfState, EntryRun, HardState, Message, Ready, ReadyNumber};
+use pontoon_raft::{Body, ConfState, Entries, EntryRun, HardState, Message, Ready, ReadyNumber};
 use std::collections::VecDeque;
 
 /// What one write of this replica contains.
 enum Write {
-    /// A `Ready`'s entries and hard state.
-    Ready { number: ReadyNumber, entries: EntryRun },
+    /// A run of a `Ready`'s entries, or its hard state alone.
+    Ready { number: ReadyNumber, run: EntryRun },
     /// The intent of a snapshot install.
     Intent,
     /// The record of a finished install: the log is empty behind it.
@@ -64,7 +64,7 @@ impl Writes {
 /// The part of a `Ready` that is written.
 pub(super) struct ToWrite {
     pub(super) number: ReadyNumber,
-    pub(super) entries: EntryRun,
+    pub(super) entries: Entries,
     pub(super) hard_state: Option<HardState>,
     pub(super) must_sync: bool,
     pub(super) awaits_persist: bool,
@@ -85,7 +85,7 @@ impl Replica {
         self.send_all(ready.messages, work);
         self.on_read_states(ready.read_states, &ready.dropped_reads);
         let (must_sync, awaits_persist) = (ready.must_sync, ready.awaits_persist);
-        let write = ToWrite { number, entries: entries.to_run(), hard_state, must_sync, awaits_persist };
+        let write = ToWrite { number, entries, hard_state, must_sync, awaits_persist };
         if let Some(first) = write.entries.first() {
             self.proposals.overwritten(first.index, first.term);
         }
@@ -99,7 +99,7 @@ impl Replica {
 
     /// Puts a `Ready`'s state into the batch, or behind the install that it has to wait for.
     pub(super) fn write(&mut self, write: ToWrite, work: &mut Work) {
-        work.budget.take(run_weight(&write.entries));
+        work.budget.take(weights(&write.entries));
         match &mut self.phase {
             Phase::Installing(install) => install.held.push(write),
             _ => self.write_now(write, work),
@@ -116,17 +116,34 @@ impl Replica {
         if must_sync || !entries.is_empty() {
             let hard_state = self.writes.lazy.take().map(without_vote_if_mutant);
             work.tally.entries += entries.len() as u64;
-            self.put(GroupOp::Append { entries: entries.clone(), hard_state }, true, work);
+            self.write_runs(entries, hard_state, number, work);
             if mutant::is(Mutant::AckBeforeSync) {
-                self.raft.storage_mut().append(entries);
-                return self.persisted(number, work);
+                self.on_persisted(work.seq, work);
             }
-            self.writes.queue.push_back((work.seq, Write::Ready { number, entries }));
         } else if awaits_persist {
             // Nothing of its own to write: it is persisted with what went before.
             match self.writes.queue.back().map(|w| w.0) {
-                Some(seq) => self.writes.queue.push_back((seq, Write::Ready { number, entries })),
+                Some(seq) => self.writes.queue.push_back((seq, Write::Ready { number, run: EntryRun::default() })),
                 None => self.persisted(number, work),
+            }
+        }
+    }
+
+    /// Each run as it came, so that nothing is copied and all keep their form; the hard state with the last.
+    fn write_runs(
+        &mut self,
+        mut entries: Entries,
+        mut hard_state: Option<HardState>,
+        number: ReadyNumber,
+        work: &mut Work,
+    ) {
+        loop {
+            let run = entries.pop_run().unwrap_or_default();
+            let hard_state = if entries.is_empty() { hard_state.take() } else { None };
+            self.put(GroupOp::Append { entries: run.clone(), hard_state }, true, work);
+            self.writes.queue.push_back((work.seq, Write::Ready { number, run }));
+            if entries.is_empty() {
+                return;
             }
         }
     }
@@ -150,8 +167,8 @@ impl Replica {
             let (_, write) = self.writes.queue.pop_front().expect("looked at it");
             any = true;
             match write {
-                Write::Ready { number, entries } => {
-                    self.raft.storage_mut().append(entries);
+                Write::Ready { number, run } => {
+                    self.raft.storage_mut().append(run);
                     last = Some(number);
                 }
                 Write::Intent => self.on_intent_durable(work),
@@ -231,11 +248,11 @@ impl Drop for Replica {
     fn drop(&mut self) {
         self.proposals.forget(self.raft.storage().budget());
         let charged = |write: &Write| match write {
-            Write::Ready { entries, .. } => run_weight(entries),
+            Write::Ready { run, .. } => run_weight(run),
             _ => 0_u64,
         };
         let held = match &self.phase {
-            Phase::Installing(i) => i.held.iter().map(|w| run_weight(&w.entries)).sum(),
+            Phase::Installing(i) => i.held.iter().map(|w| weights(&w.entries)).sum(),
             _ => 0_u64,
         };
         let queued: u64 = self.writes.queue.iter().map(|w| charged(&w.1)).sum();

@@ -10,6 +10,12 @@ use std::time::Duration;
 /// Nanoseconds since the driver began.
 pub(super) type Moment = u64;
 
+/// How long a driver rests for whom much becomes due meanwhile: what it would wake for one by one costs it more than to do them,
+/// and what is measured loses the processor each time. The latency counts from when each was due.
+const REST: Duration = Duration::from_millis(2);
+/// So much.
+const MUCH: u64 = 64;
+
 /// See the file's head.
 pub(super) struct Arrivals {
     pace: Pace,
@@ -71,6 +77,13 @@ impl Arrivals {
         self.pace.rate.map(|_| Duration::from_nanos(self.next_at.saturating_sub(now)))
     }
 
+    /// Open loop: the time until it is worth while to begin something.
+    pub(super) fn rest(&self, now: Moment) -> Option<Duration> {
+        let until_due = self.until_due(now)?;
+        let much = self.every.is_some_and(|every| every * MUCH <= REST.as_nanos() as u64);
+        Some(if much && !until_due.is_zero() { REST } else { until_due })
+    }
+
     /// Open loop: for how long something has been due.
     pub(super) fn behind(&self, now: Moment) -> Duration {
         Duration::from_nanos(self.due(now).map_or(0, |due| now.saturating_sub(due)))
@@ -115,6 +128,19 @@ mod tests {
         // A thousand a second, one each millisecond, from the moment that something is led.
         assert_eq!(a.take_overdue(after(t, 109)).len(), 10);
         assert_eq!(a.until_due(after(t, 109)), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn rests_where_much_becomes_due_meanwhile() {
+        let mut a = Arrivals::new(open(31_000.0), 1, 0);
+        a.lead(1, 0);
+        assert_eq!(a.rest(0), Some(Duration::ZERO), "something is due");
+        a.begun();
+        assert_eq!(a.rest(0), a.until_due(0), "to the point, where little is");
+        a.change(open(32_000.0), 0);
+        assert_eq!(a.rest(0), Some(Duration::ZERO));
+        a.begun();
+        assert_eq!(a.rest(0), Some(REST));
     }
 
     #[test]
