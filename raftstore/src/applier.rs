@@ -23,7 +23,6 @@ use crate::task::{
 use crate::turn::{Active, Turn};
 use cell::Cell;
 use remains::Remains;
-use restore::Order;
 use run::{Job, Jobs};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -184,9 +183,7 @@ impl Applier {
             }
             ApplierMsg::Apply(_) => unreachable!("tasks are admitted above"),
             ApplierMsg::Snapshot { group, purpose } => self.snapshot(group, purpose),
-            ApplierMsg::Restore { group, replica, install, spool } => {
-                self.restore_round(Order { group, replica, install, spool });
-            }
+            ApplierMsg::Restore(task) => self.restore_round(task),
             ApplierMsg::KeepDirty => self.note_dirty(),
             ApplierMsg::StillDirty(group) => {
                 if let Some(cell) = self.cells.get_mut(&group) {

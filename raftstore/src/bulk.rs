@@ -288,3 +288,33 @@ impl<T: Copy> Flight<T> {
         late
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_late_is_looked_for_once_the_oldest_may_be() {
+        let (mut flight, looks) = (Flight::new(), std::cell::Cell::new(0));
+        let late = |flight: &mut Flight<u64>, limit: u64| -> Vec<u64> {
+            looks.set(0);
+            let is_late = |began| {
+                looks.set(looks.get() + 1);
+                began < limit
+            };
+            flight.remove_late(is_late).into_iter().map(|ticket| ticket.tag).collect()
+        };
+        assert_eq!((late(&mut flight, 9), looks.get()), (vec![], 0));
+        let keys: Vec<u64> = (1..=100).filter_map(|tag| flight.add(Ticket { tag, began: tag })).collect();
+        assert_eq!((late(&mut flight, 1), looks.get()), (vec![], 1));
+        // Of the first ten nine are answered, from the oldest on; their places are taken by the youngest.
+        keys[..9].iter().for_each(|key| assert!(flight.remove(*key).is_some()));
+        (101..=109).for_each(|tag| assert!(flight.add(Ticket { tag, began: tag }).is_some()));
+        assert_eq!(late(&mut flight, 5), [0; 0], "they were the oldest once");
+        assert_eq!((late(&mut flight, 10), looks.get()), (vec![], 1), "that is known now");
+        assert_eq!(late(&mut flight, 12), [10, 11]);
+        assert_eq!((flight.len(), late(&mut flight, 999).len(), flight.len()), (98, 98, 0));
+        assert!(flight.add(Ticket { tag: 7, began: 2000 }).is_some());
+        assert_eq!((late(&mut flight, 2000), looks.get()), (vec![], 1));
+    }
+}

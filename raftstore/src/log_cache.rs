@@ -40,7 +40,9 @@ pub struct GroupStorage {
     cached_bytes: u64,
     /// What of it lies before here pins no more memory than it weighs.
     detached: Index,
-    /// What lies before here was there at the last beat already.
+    /// What lies before here was there at the last two beats already.
+    old: Index,
+    /// Same, at the last.
     aged: Index,
     /// What is behind it is still to be applied, and so surely read again.
     applied: Index,
@@ -101,6 +103,7 @@ impl GroupStorage {
             cached: Entries::new(),
             cached_bytes: 0,
             detached: Index(0),
+            old: Index(0),
             aged: Index(0),
             applied: Index(0),
             loans: BTreeMap::new(),
@@ -145,6 +148,7 @@ impl GroupStorage {
         assert!(fits, "append at {:?} to a log of ({:?}, {:?}]", first.pos(), self.truncated.pos, self.last);
         self.cut_from(first.index);
         self.detached = self.detached.min(first.index);
+        self.old = self.old.min(first.index);
         self.aged = self.aged.min(first.index);
         for entry in &entries {
             assert!(entry.index == self.last.index.next(), "entry {:?} after {:?}", entry.pos(), self.last);
@@ -189,12 +193,13 @@ impl GroupStorage {
 
     /// Entries that stayed for longer than it takes to replicate them move to memory of their own: what they came in, frames
     /// with many groups' messages and callers' buffers, may be far larger. Called at every beat of the group; what came since
-    /// the last one stays where it is.
+    /// the last but one stays where it is: at overload that is as long as a command takes.
     pub fn detach(&mut self) {
-        if self.detached < self.aged {
-            self.cached.detach(self.detached, self.aged);
-            self.detached = self.aged;
+        if self.detached < self.old {
+            self.cached.detach(self.detached, self.old);
+            self.detached = self.old;
         }
+        self.old = self.aged;
         self.aged = self.last.index.next();
     }
 
@@ -430,14 +435,14 @@ mod tests {
         append(&mut s, vec![of_frame(2), of_frame(3)]);
         append(&mut s, vec![of_frame(4)]);
         let before = read(&s, 2, 5, u64::MAX).unwrap();
-        s.detach();
+        (0..2).for_each(|_| s.detach());
         assert!(Arc::strong_count(&in_use) > 1, "what is on its way is not copied");
         s.detach();
         assert_eq!(read(&s, 2, 5, u64::MAX).unwrap(), before);
         drop((frame, before));
         assert_eq!(Arc::strong_count(&in_use), 1, "a cached run pins its frame");
         append(&mut s, vec![entry(2, 3)]);
-        (0..2).for_each(|_| s.detach());
+        (0..3).for_each(|_| s.detach());
         assert_eq!(
             read(&s, 2, 4, u64::MAX).unwrap(),
             [Entry { data: vec![7; 100].into(), ..entry(1, 2) }, entry(2, 3)]

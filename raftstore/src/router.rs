@@ -263,8 +263,7 @@ impl Router {
 
     /// There is no room for a frame. Of its messages those pass that fill nothing: acks and words of commits, which make room
     /// here and elsewhere.
-    fn dispatch_small(&self, from: PeerIdentity, body: Bytes) -> Result<(), BadFrame> {
-        let mut messages = decode_messages(body).map_err(|e| BadFrame(e.to_string()))?;
+    fn dispatch_small(&self, from: PeerIdentity, mut messages: Vec<GroupMessage>) {
         messages.retain(|message| match &message.message.body {
             Body::AppendResp(_) => true,
             Body::Append(append) => append.entries.is_empty(),
@@ -275,7 +274,6 @@ impl Router {
         if !messages.is_empty() && self.budget.try_squeeze(bytes) {
             self.dispatch(from, messages, bytes);
         }
-        Ok(())
     }
 
     /// A message found no running replica at its poller. If one is registered it stands still or is being born, and only
@@ -315,22 +313,17 @@ impl Inbound for Router {
             return Ok(());
         }
         let bytes = weigh(body.len() as u64, 1);
+        let messages = decode_messages(body).map_err(|e| BadFrame(e.to_string()))?;
         if lane == Lane::Urgent {
             // What keeps leaders alive is small and never waits behind a full budget.
             self.budget.take(bytes);
-        } else if !self.budget.try_take(bytes) {
-            return self.dispatch_small(from, body);
+            self.dispatch(from, messages, bytes);
+        } else if self.budget.try_take(bytes) {
+            self.dispatch(from, messages, bytes);
+        } else {
+            self.dispatch_small(from, messages);
         }
-        match decode_messages(body) {
-            Ok(messages) => {
-                self.dispatch(from, messages, bytes);
-                Ok(())
-            }
-            Err(e) => {
-                self.budget.give_back(bytes);
-                Err(BadFrame(e.to_string()))
-            }
-        }
+        Ok(())
     }
 
     fn on_link_up(&self, peer: PeerIdentity) {

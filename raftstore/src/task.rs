@@ -215,17 +215,8 @@ pub enum ApplierMsg {
         /// Why.
         purpose: SnapshotPurpose,
     },
-    /// Restore a spooled snapshot (its intent is durable) under `install.generation`.
-    Restore {
-        /// The group.
-        group: GroupId,
-        /// The replica.
-        replica: ReplicaId,
-        /// What is installed.
-        install: Box<Install>,
-        /// The verified spool.
-        spool: SpoolId,
-    },
+    /// Restore a spooled snapshot.
+    Restore(RestoreTask),
     /// Take a `Keep` snapshot of each volatile machine that has applied something since its last one.
     KeepDirty,
     /// The `Keep` snapshot of this group was not made: it stays dirty.
@@ -328,6 +319,20 @@ pub struct Fetched {
     pub follower: ReplicaId,
     /// Entries from the asked index on, or why not.
     pub entries: Result<Page, ReadLogError>,
+}
+
+/// A spooled snapshot that takes the place of a machine's contents, under `install.generation`; its intent is durable.
+pub struct RestoreTask {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// What is installed.
+    pub install: Box<Install>,
+    /// The verified spool.
+    pub spool: SpoolId,
+    /// Its bytes.
+    pub size: u64,
 }
 
 /// Why a snapshot is taken.

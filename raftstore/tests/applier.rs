@@ -16,7 +16,9 @@ use pontoon_raftstore::error::{Lost, ProposeError};
 use pontoon_raftstore::ids::{Generation, GroupId, LogPos, ReplicaId, SpoolId};
 use pontoon_raftstore::mem::{MachineFault, MemNet};
 use pontoon_raftstore::proposal::ReplyTo;
-use pontoon_raftstore::task::{Applied, ApplierMsg, LifecycleMsg, PollerMsg, SnapshotEvent, SnapshotPurpose};
+use pontoon_raftstore::task::{
+    Applied, ApplierMsg, LifecycleMsg, PollerMsg, RestoreTask, SnapshotEvent, SnapshotPurpose,
+};
 use pontoon_raftstore::testing::{KvRet, KvSlot, LifecycleCell};
 use pontoon_raftstore::turn::Active;
 use std::collections::BTreeSet;
@@ -178,7 +180,13 @@ fn both_contents_of_a_failed_install_go_with_the_replica() {
     let mut machine = node.env.kinds["kv"].open(H, ME, half).unwrap();
     machine.restore(&mut Half).unwrap();
     let install = Install { pos: pos(9), conf_state: conf(), record: Default::default(), generation: half };
-    let letter = ApplierMsg::Restore { group: H, replica: ME, install: Box::new(install), spool: SpoolId(99) };
+    let letter = ApplierMsg::Restore(RestoreTask {
+        group: H,
+        replica: ME,
+        install: Box::new(install),
+        spool: SpoolId(99),
+        size: 9,
+    });
     node.mail().applier(H, letter);
     node.run();
     assert!(node.applied().iter().any(|e| matches!(e, Applied::Failed { group: H, .. })), "there is no such file");
@@ -200,7 +208,10 @@ fn two_installs(node: &mut Node) {
         let spooled = result.unwrap();
         let (conf_state, record) = (spooled.meta.conf_state.clone(), spooled.record.clone());
         let install = Box::new(Install { pos: spooled.meta.pos(), conf_state, record, generation: Generation(1) });
-        node.mail().applier(group, ApplierMsg::Restore { group, replica: ME, install, spool: spooled.spool });
+        node.mail().applier(
+            group,
+            ApplierMsg::Restore(RestoreTask { group, replica: ME, install, spool: spooled.spool, size: spooled.size }),
+        );
     }
 }
 

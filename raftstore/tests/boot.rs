@@ -13,7 +13,7 @@ use pontoon_raftstore::error::BootError;
 use pontoon_raftstore::ids::{Generation, GroupId, Index, LogPos, NodeId, ReplicaId, Term};
 use pontoon_raftstore::mem::{CrashPoint, MemNet};
 use pontoon_raftstore::task::{
-    Applied, ApplierMsg, Aside, Control, GroupMessage, PollerMsg, SendEnd, SnapshotEvent, SnapshotPurpose,
+    Applied, ApplierMsg, Aside, Control, GroupMessage, PollerMsg, RestoreTask, SendEnd, SnapshotEvent, SnapshotPurpose,
     SnapshotTask, Spooled,
 };
 use std::sync::Arc;
@@ -249,8 +249,13 @@ fn install(node: &mut Node, spooled: &Spooled) -> bool {
     if node.env.log.write(&batch(GroupOp::Intent(Box::new(install.clone())))).is_err() {
         return false;
     }
-    let restore =
-        ApplierMsg::Restore { group: G, replica: ME, install: Box::new(install.clone()), spool: spooled.spool };
+    let restore = ApplierMsg::Restore(RestoreTask {
+        group: G,
+        replica: ME,
+        install: Box::new(install.clone()),
+        spool: spooled.spool,
+        size: spooled.size,
+    });
     node.mail().applier(G, restore);
     node.run();
     if !node.applied().iter().any(|a| matches!(a, Applied::Restored { .. })) {

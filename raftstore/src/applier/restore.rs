@@ -6,11 +6,10 @@
 use super::Applier;
 use super::cell::Cell;
 use crate::codec::ReplicaRecord;
-use crate::env::{Install, Machine, MachineKind, Reader, SmError, SnapshotFiles};
+use crate::env::{Machine, MachineKind, Reader, SmError, SnapshotFiles};
 use crate::guard::{drop_guarded, guarded};
-use crate::ids::{GroupId, ReplicaId, SpoolId};
 use crate::spool::SpoolInput;
-use crate::task::{Applied, ApplierMsg, PollerMsg, SnapshotTask};
+use crate::task::{Applied, ApplierMsg, PollerMsg, RestoreTask, SnapshotTask};
 use std::collections::BTreeMap;
 
 /// Most installs of a round.
@@ -18,17 +17,9 @@ const MAX_ROUND: usize = 64;
 /// Bytes of spools after which a round takes no further one: while it lasts no other group gets entries.
 const ROUND_BYTES: u64 = 16 << 20;
 
-/// An install whose intent is durable.
-pub(super) struct Order {
-    pub(super) group: GroupId,
-    pub(super) replica: ReplicaId,
-    pub(super) install: Box<Install>,
-    pub(super) spool: SpoolId,
-}
-
 /// Written, and not known to be durable.
 struct Written {
-    order: Order,
+    task: RestoreTask,
     /// Kind's name.
     kind: String,
     machine: Box<dyn Machine>,
@@ -39,14 +30,14 @@ struct Written {
 impl Applier {
     /// This one and those right behind it become durable together: with many groups behind, a flush each would keep the applier
     /// from everything else.
-    pub(super) fn restore_round(&mut self, first: Order) {
+    pub(super) fn restore_round(&mut self, first: RestoreTask) {
         let (mut bytes, mut taken) = (0, 0);
         let mut round: BTreeMap<String, Vec<Written>> = BTreeMap::new();
         let mut next = Some(first);
-        while let Some(order) = next.take() {
-            bytes += self.files.open(order.spool).and_then(|mut file| file.len()).unwrap_or_default();
+        while let Some(task) = next.take() {
+            bytes += task.size;
             taken += 1;
-            if let Some(written) = self.restore(order) {
+            if let Some(written) = self.restore(task) {
                 round.entry(written.kind.clone()).or_default().push(written);
             }
             if taken < MAX_ROUND && bytes < ROUND_BYTES {
@@ -56,9 +47,9 @@ impl Applier {
         round.into_iter().for_each(|(kind, written)| self.persist(&kind, written));
     }
 
-    fn next_restore(&mut self) -> Option<Order> {
+    fn next_restore(&mut self) -> Option<RestoreTask> {
         match self.inbox.take()? {
-            ApplierMsg::Restore { group, replica, install, spool } => Some(Order { group, replica, install, spool }),
+            ApplierMsg::Restore(task) => Some(task),
             other => {
                 self.inbox.put_back(other);
                 None
@@ -66,17 +57,17 @@ impl Applier {
         }
     }
 
-    fn restore(&mut self, order: Order) -> Option<Written> {
-        let Some(cell) = self.cells.get(&order.group).filter(|c| c.replica == order.replica) else {
-            self.mail.snapshotter(SnapshotTask::Drop(order.spool));
+    fn restore(&mut self, task: RestoreTask) -> Option<Written> {
+        let Some(cell) = self.cells.get(&task.group).filter(|c| c.replica == task.replica) else {
+            self.mail.snapshotter(SnapshotTask::Drop(task.spool));
             return None;
         };
         let kind = self.kinds.get(&cell.kind).expect("a cell opens only with a registered kind").clone();
-        match guarded(|| restored(&*kind, &*self.files, cell, &order)) {
-            Ok((machine, reader, record)) => Some(Written { kind: cell.kind.clone(), order, machine, reader, record }),
+        match guarded(|| restored(&*kind, &*self.files, cell, &task)) {
+            Ok((machine, reader, record)) => Some(Written { kind: cell.kind.clone(), task, machine, reader, record }),
             Err(why) => {
-                self.quarantine(order.group, &format!("restore: {why}"));
-                self.give_up(&order);
+                self.quarantine(task.group, &format!("restore: {why}"));
+                self.give_up(&task);
                 None
             }
         }
@@ -88,9 +79,9 @@ impl Applier {
             Ok(()) => round.into_iter().for_each(|written| self.finish(kind.is_durable(), written)),
             Err(why) => {
                 self.fail_kind_everywhere(name, &format!("persist failed: {why}"));
-                for Written { order, machine, reader, .. } in round {
+                for Written { task, machine, reader, .. } in round {
                     drop_guarded((machine, reader));
-                    self.give_up(&order);
+                    self.give_up(&task);
                 }
             }
         }
@@ -98,7 +89,7 @@ impl Applier {
 
     /// The contents are the cell's; its owner records the install.
     fn finish(&mut self, is_durable: bool, written: Written) {
-        let Written { order: Order { group, replica, install, spool }, machine, reader, record, .. } = written;
+        let Written { task: RestoreTask { group, replica, install, spool, .. }, machine, reader, record, .. } = written;
         let cell = self.cells.get_mut(&group).expect("it was there, and one group has one install under way");
         let done = match is_durable {
             true => SnapshotTask::Drop(spool),
@@ -111,10 +102,10 @@ impl Applier {
     }
 
     /// The replica has stopped; half of the new contents are there, perhaps.
-    fn give_up(&mut self, order: &Order) {
-        self.mail.snapshotter(SnapshotTask::Drop(order.spool));
-        if let Some(remains) = self.remains.get_mut(&order.group) {
-            remains.generations.push(order.install.generation);
+    fn give_up(&mut self, task: &RestoreTask) {
+        self.mail.snapshotter(SnapshotTask::Drop(task.spool));
+        if let Some(remains) = self.remains.get_mut(&task.group) {
+            remains.generations.push(task.install.generation);
         }
     }
 }
@@ -124,7 +115,7 @@ fn restored(
     kind: &dyn MachineKind,
     files: &dyn SnapshotFiles,
     cell: &Cell,
-    Order { install, spool, .. }: &Order,
+    RestoreTask { install, spool, .. }: &RestoreTask,
 ) -> Result<(Box<dyn Machine>, Reader, ReplicaRecord), SmError> {
     let mut input = SpoolInput::open(files.open(*spool)?)?;
     if input.record().group != cell.group || input.record().applied != install.pos {

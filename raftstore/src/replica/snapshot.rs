@@ -14,7 +14,9 @@ use crate::env::{Destination, GroupOp, Install, PeerIdentity, Reader};
 use crate::error::AdminError;
 use crate::ids::{Generation, Index, ReplicaId, SpoolId, Tick};
 use crate::proposal::{AdminDone, AdminSlot};
-use crate::task::{ApplierMsg, GroupMessage, SendEnd, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled};
+use crate::task::{
+    ApplierMsg, GroupMessage, RestoreTask, SendEnd, SnapshotEvent, SnapshotPurpose, SnapshotTask, Spooled,
+};
 use pontoon_raft::{Body, HardState, Snapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,7 +59,7 @@ pub(super) struct Installing {
     /// What is installed.
     install: Install,
     /// Its contents, until the applier has them.
-    spool: Option<SpoolId>,
+    spooled: Option<Spooled>,
     /// Of the `Ready` that carried it.
     hard_state: HardState,
     /// `Ready`s that wait behind it, its own first.
@@ -204,7 +206,7 @@ impl Replica {
         self.drop_shelf(work);
         self.drop_unused_snapshots(work);
         if let Phase::Installing(i) = &mut self.phase {
-            i.spool.take().into_iter().for_each(|spool| drop_spool(spool, work));
+            i.spooled.take().into_iter().for_each(|spooled| drop_spool(spooled.spool, work));
         }
     }
 
@@ -250,7 +252,7 @@ impl Replica {
         self.put(GroupOp::Intent(Box::new(install.clone())), true, work);
         self.writes.intend(work.seq);
         let held = Vec::new();
-        let installing = Installing { install, spool: Some(received.spool), hard_state, held };
+        let installing = Installing { install, spooled: Some(received), hard_state, held };
         self.phase = Phase::Installing(Box::new(installing));
         // Its own number and entries wait like those of later ones; its hard state goes into the record.
         self.write(ToWrite { hard_state: None, awaits_persist: true, ..write }, work);
@@ -268,10 +270,10 @@ impl Replica {
     /// Step 3: the machine takes the contents over.
     pub(super) fn on_intent_durable(&mut self, work: &mut Work) {
         let Phase::Installing(i) = &mut self.phase else { return };
-        let Some(spool) = i.spool.take() else { return };
+        let Some(Spooled { spool, size, .. }) = i.spooled.take() else { return };
         let install = Box::new(i.install.clone());
-        let letter = ApplierMsg::Restore { group: self.group, replica: self.id, install, spool };
-        work.letters.push(Letter::Applier(self.group, letter));
+        let task = RestoreTask { group: self.group, replica: self.id, install, spool, size };
+        work.letters.push(Letter::Applier(self.group, ApplierMsg::Restore(task)));
     }
 
     /// Step 4: the record, synced, and what waited behind it. The ack leaves when that is durable.

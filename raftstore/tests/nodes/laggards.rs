@@ -10,6 +10,13 @@ use pontoon_raftstore::testing::KvOp;
 use pontoon_raftstore::turn::Active;
 use std::time::Duration;
 
+/// A value as long as this, put under a key, is answered within a tick.
+fn write(c: &mut Cluster, leader: NodeId, key: impl Into<Bytes>, len: usize) {
+    let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(key.into(), vec![b'x'; len].into())])).unwrap();
+    c.ticks(1);
+    assert!(slot.take().unwrap().is_ok());
+}
+
 /// A leader whose log no longer reaches back to where a member that is cut off stands.
 fn behind_a_truncated_log(config: Config) -> (Cluster, NodeId, NodeId) {
     let mut c = Cluster::new(3, Config { log_keep: 16 << 10, durable_every: Duration::from_millis(500), ..config });
@@ -17,12 +24,7 @@ fn behind_a_truncated_log(config: Config) -> (Cluster, NodeId, NodeId) {
     let leader = c.await_leader(GROUP);
     let laggard = others(&c, leader)[0];
     c.cut_off.insert(laggard);
-    let value = Bytes::from(vec![b'x'; 1000]);
-    for n in 0..60_u8 {
-        let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), value.clone())])).unwrap();
-        c.ticks(1);
-        assert!(slot.take().unwrap().is_ok());
-    }
+    (0..60).for_each(|n| write(&mut c, leader, vec![n], 1000));
     let first = c.nodes[&leader].handle.status(GROUP).unwrap().first;
     assert!(first.0 > 20, "the log was truncated: begins at {first}");
     (c, leader, laggard)
@@ -68,22 +70,20 @@ fn log_is_kept_for_a_member_that_is_down_until_it_is_too_much() {
     c.create(GROUP);
     let leader = c.await_leader(GROUP);
     let down = others(&c, leader)[0];
-    let write = |c: &mut Cluster, n: u8| {
-        let pair = (Bytes::from(vec![n]), Bytes::from(vec![b'x'; 1000]));
-        let slot = c.propose(leader, GROUP, &KvOp::Put(vec![pair])).unwrap();
-        c.ticks(3);
-        assert!(slot.take().unwrap().is_ok());
+    let put = |c: &mut Cluster, n: u8| {
+        write(c, leader, vec![n], 1000);
+        c.ticks(2);
         c.nodes[&leader].handle.status(GROUP).unwrap().log_bytes
     };
     c.cut_off.insert(down);
-    (0..12).for_each(|n| assert!(write(&mut c, n) < KEEP));
+    (0..12).for_each(|n| assert!(put(&mut c, n) < KEEP));
     c.cut_off.clear();
     c.ticks(60);
     assert_eq!(c.nodes[&down].handle.status(GROUP).unwrap().generation.0, 0, "no snapshot was needed");
     assert_equal_contents(&mut c);
 
     c.cut_off.insert(down);
-    let kept: Vec<u64> = (0..60).map(|n| write(&mut c, n)).collect();
+    let kept: Vec<u64> = (0..60).map(|n| put(&mut c, n)).collect();
     assert!(kept.iter().any(|bytes| *bytes > KEEP / 4 * 3), "kept up to the bound: {kept:?}");
     assert!(kept[40..].iter().all(|bytes| *bytes < KEEP / 4 * 3), "and no more for it: {kept:?}");
     c.cut_off.clear();
@@ -132,7 +132,6 @@ fn one_snapshot_is_enough_however_slow_it_is_and_however_much_is_written() {
         let (mut c, leader, laggard) = behind_a_truncated_log(Config::default());
         let slow = if at_leader { leader } else { laggard };
         c.cut_off.clear();
-        let value = Bytes::from(vec![b'y'; 1000]);
         for n in 0..600_u32 {
             // It takes two seconds for all that it does; in that time more is written than is kept for a laggard.
             let hung = &mut c.nodes.get_mut(&slow).unwrap().hung;
@@ -141,10 +140,7 @@ fn one_snapshot_is_enough_however_slow_it_is_and_however_much_is_written() {
             } else {
                 hung.insert(part)
             };
-            let key = Bytes::from(format!("{}", n % 50));
-            let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(key, value.clone())])).unwrap();
-            c.ticks(1);
-            assert!(slot.take().unwrap().is_ok());
+            write(&mut c, leader, format!("{}", n % 50), 1000);
         }
         let [there, here] = [laggard, leader].map(|id| c.nodes[&id].handle.status(GROUP).unwrap());
         assert_eq!(there.generation.0, 1, "{part}: one snapshot");
@@ -168,12 +164,9 @@ fn a_snapshot_that_nobody_takes_keeps_no_log() {
     c.cut_off.insert(laggard);
     c.ticks(25);
     c.nodes.get_mut(&leader).unwrap().hung.clear();
-    let value = Bytes::from(vec![b'z'; 1000]);
     let mut kept = Vec::new();
     for n in 0..200_u8 {
-        let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), value.clone())])).unwrap();
-        c.ticks(1);
-        assert!(slot.take().unwrap().is_ok());
+        write(&mut c, leader, vec![n], 1000);
         kept.push(c.nodes[&leader].handle.status(GROUP).unwrap().log_bytes);
     }
     assert!(kept.iter().any(|bytes| *bytes > 32 << 10), "it stood ready, and log stayed for it: {kept:?}");
@@ -245,15 +238,10 @@ fn catch_up_reads_do_not_pile_up_before_a_slow_reader() {
     let leader = c.await_leader(GROUP);
     let laggard = others(&c, leader)[0];
     c.cut_off.insert(laggard);
-    let write = |c: &mut Cluster, n: u8| {
-        let slot = c.propose(leader, GROUP, &KvOp::Put(vec![(Bytes::from(vec![n]), Bytes::new())])).unwrap();
-        c.ticks(1);
-        assert!(slot.take().unwrap().is_ok());
-    };
-    (0..60).for_each(|n| write(&mut c, n));
+    (0..60).for_each(|n| write(&mut c, leader, vec![n], 0));
     c.cut_off.clear();
     c.nodes.get_mut(&leader).unwrap().hung.insert("log_reader");
-    (60..250).for_each(|n| write(&mut c, n));
+    (60..250).for_each(|n| write(&mut c, leader, vec![n], 0));
     let node = c.nodes.get_mut(&leader).unwrap();
     let mut turns = 0;
     while node.parts.log_reader.turn(c.now).worked {
