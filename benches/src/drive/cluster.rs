@@ -7,7 +7,7 @@ use super::Failure;
 use super::control::{Counters, Load, Order, Outcome, Reply, Seen};
 use super::measure::Usage;
 use super::options::{ClusterOptions, MachineName};
-use pontoon_server::harness::free_ports;
+use pontoon_server::harness::{free_ports, signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     /// Nodes keep ledgers.
     ledgers: bool,
     nodes: BTreeMap<u64, Node>,
+    /// Of them, those that stand still: they are not asked.
+    stopped: BTreeSet<u64>,
     /// Goes last: nodes that run would write to it again.
     dir: TempDir,
 }
@@ -75,7 +77,8 @@ impl Cluster {
         let base = options.data.clone().unwrap_or_else(std::env::temp_dir);
         let dir = tempfile::Builder::new().prefix("pontoon-drive-").tempdir_in(base)?;
         let ports = free_ports(NODES as usize)?;
-        Ok(Cluster { dir, options: options.clone(), machine, ports, ledgers: false, nodes: BTreeMap::new() })
+        let (options, nodes, stopped) = (options.clone(), BTreeMap::new(), BTreeSet::new());
+        Ok(Cluster { dir, options, machine, ports, ledgers: false, nodes, stopped })
     }
 
     /// From now on nodes are started with a ledger of what they acknowledge.
@@ -173,15 +176,28 @@ impl Cluster {
         self.nodes.clear();
     }
 
+    /// SIGSTOP: it stands still, its connections stay open.
+    pub(crate) fn stop(&mut self, id: u64) -> Result<(), Failure> {
+        self.stopped.insert(id);
+        Ok(signal(self.node(id)?.child.id(), "-STOP")?)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn go_on(&mut self, id: u64) -> Result<(), Failure> {
+        self.stopped.remove(&id);
+        Ok(signal(self.node(id)?.child.id(), "-CONT")?)
+    }
+
     fn node(&mut self, id: u64) -> Result<&mut Node, Failure> {
         Ok(self.nodes.get_mut(&id).ok_or_else(|| format!("node {id} does not run"))?)
     }
 
     /// Asks every running node at once; answers by node.
     pub(crate) fn ask(&mut self, order: &Order) -> Result<BTreeMap<u64, Reply>, Failure> {
-        self.nodes.values_mut().try_for_each(|node| node.tell(order))?;
+        let mut asked: Vec<_> = self.nodes.iter_mut().filter(|(id, _)| !self.stopped.contains(id)).collect();
+        asked.iter_mut().try_for_each(|(_, node)| node.tell(order))?;
         let mut answers = BTreeMap::new();
-        for (id, node) in &mut self.nodes {
+        for (id, node) in asked {
             answers.insert(*id, node.hear().map_err(|e| format!("node {id}: {e}"))?);
         }
         Ok(answers)
@@ -284,6 +300,19 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// How far each running node has applied, by node and group.
+    pub(crate) fn applied(&mut self) -> Result<BTreeMap<u64, BTreeMap<u64, u64>>, Failure> {
+        let take = |(id, reply)| if let Reply::Applied(at) = reply { Ok((id, at)) } else { Err(unexpected(&reply)) };
+        self.ask(&Order::Applied)?.into_iter().map(take).collect()
+    }
+
+    /// Writes that each running node acknowledged.
+    pub(crate) fn acked(&mut self) -> Result<BTreeMap<u64, u64>, Failure> {
+        let take =
+            |(id, reply)| if let Reply::Counters(c) = reply { Ok((id, c.acked)) } else { Err(unexpected(&reply)) };
+        self.ask(&Order::Counters)?.into_iter().map(take).collect()
     }
 
     /// How many groups each node leads, if all running nodes agree that every group is led.

@@ -12,6 +12,8 @@ pub(crate) enum Order {
     Create,
     /// Which groups are led, and by whom.
     Leaders,
+    /// How far each group's replica here has applied.
+    Applied,
     /// Start the driver thread.
     Load(Load),
     /// Go on at another pace.
@@ -76,6 +78,8 @@ pub(crate) enum Reply {
     Done,
     /// To `Leaders`: leader by group, 0 for none.
     Leaders(BTreeMap<u64, u64>),
+    /// To `Applied`: index by group.
+    Applied(BTreeMap<u64, u64>),
     /// To `Counters`.
     Counters(Counters),
     /// To `Cut`.

@@ -4,7 +4,7 @@
 //! thread, `ledger` what it acknowledged, `machines` what is replicated, `measure` reads CPU and memory, `probes` the machine's
 //! floors, `floor` runs the bare pipeline, `series` watches a load in slices, `stalls` reads RocksDB's own log, `check` is what
 //! every run ends with, `report` prints. The runs: `run` (one point), `matrix`, `idle`, `failover`, `overload`, `soak`, `device`,
-//! `kills`.
+//! `kills`, `stop`.
 //! Leaves to others: the log store alone (`table`), the Redis protocol (`pontoon load`).
 //! Invariant: a run that lost an acknowledged write, or whose replicas differ, fails.
 
@@ -30,6 +30,7 @@ mod run;
 mod series;
 mod soak;
 mod stalls;
+mod stop;
 
 use clap::Parser;
 use options::{Cli, Command};
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
         Some(Command::Soak(options)) => soak::run(options),
         Some(Command::Device(options)) => device::run(options),
         Some(Command::Kills(options)) => kills::run(options),
+        Some(Command::Stop(options)) => stop::run(options),
         Some(Command::Node(options)) => node::run(options),
     };
     match done {

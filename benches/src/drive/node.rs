@@ -100,6 +100,7 @@ impl<M: Driven> Node<M> {
         Ok(match order {
             Order::Create => self.create()?,
             Order::Leaders => Reply::Leaders(self.leaders()),
+            Order::Applied => Reply::Applied(self.applied()),
             Order::Load(load) => {
                 self.firsts = self.engine.groups().iter().map(|s| (s.group.0, s.first.0)).collect();
                 let ledger = self.ledger.as_ref().map(|path| Ledger::open(path, self.groups)).transpose()?;
@@ -147,6 +148,10 @@ impl<M: Driven> Node<M> {
     fn leaders(&self) -> BTreeMap<u64, u64> {
         let leader = |s: &pontoon::GroupStatus| s.leader.map_or(0, |l| l.node.0);
         self.engine.groups().iter().map(|s| (s.group.0, leader(s))).collect()
+    }
+
+    fn applied(&self) -> BTreeMap<u64, u64> {
+        self.engine.groups().iter().map(|s| (s.group.0, s.applied.0)).collect()
     }
 
     /// How many logs begin where they did when the load began.

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Device(DeviceOptions),
     /// SIGKILL under full load, again and again: nothing that was acknowledged may be missing
     Kills(KillOptions),
+    /// SIGSTOP of one node under load, then SIGCONT: memory, answers, time until it is level again
+    Stop(StopOptions),
     /// One node of the cluster; started by the others
     #[command(hide = true)]
     Node(NodeOptions),
@@ -210,6 +212,21 @@ pub(crate) struct KillOptions {
     /// Leave the nodes' directories if it fails
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct StopOptions {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// How long the node stands still
+    #[arg(long, default_value_t = 25)]
+    pub(crate) stopped_seconds: u64,
+    /// Length of the window of the closed loop before it
+    #[arg(long, default_value_t = 10)]
+    pub(crate) closed_seconds: u64,
+    /// How long it may take to be level again
+    #[arg(long, default_value_t = 120)]
+    pub(crate) patience_seconds: u64,
 }
 
 /// One process.

@@ -129,7 +129,7 @@ impl Facts {
                 self.on_committed(nodes, node, write.group, pos)?;
             }
         }
-        Ok(())
+        self.pasts.check_pending(node, batch)
     }
 
     /// What a write is about to take out of a log is committed: its membership entries are read before.

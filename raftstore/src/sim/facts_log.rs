@@ -3,7 +3,7 @@
 //! Fed with the batches that became durable, in order. Leaves to others: what follows from it for a group (`facts`).
 //! Invariant: `terms` mirrors the durable log behind `base`.
 
-use crate::env::{GroupOp, GroupWrite, Instant};
+use crate::env::{GroupOp, GroupWrite, Instant, LogBatch};
 use crate::ids::{GroupId, Index, LogPos, NodeId, ReplicaId, Term};
 use pontoon_raft::{Entry, EntryKind, HardState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +66,17 @@ impl Pasts {
     pub(super) fn on_durable(&mut self, node: NodeId, now: Instant, write: &GroupWrite) -> Result<News, String> {
         let past = self.by_replica.entry((node, write.group)).or_default();
         past.on_durable(now, write).map_err(|why| format!("node {node}, group {}: {why}", write.group))
+    }
+
+    /// Same, of a batch that is durable as a whole.
+    pub(super) fn check_pending(&self, node: NodeId, batch: &LogBatch) -> Result<(), String> {
+        for write in &batch.writes {
+            if let Some(past) = self.of(node, write.group) {
+                let checked = past.check_pending(write.op.entries());
+                checked.map_err(|why| format!("node {node}, group {}: {why}", write.group))?;
+            }
+        }
+        Ok(())
     }
 
     /// A machine was given this.
@@ -133,7 +144,6 @@ impl Past {
                     self.on_hard_state(*hard_state)?;
                 }
                 self.on_commit(&mut news)?;
-                self.check_pending(entries)?;
             }
             GroupOp::Truncate(upto) => self.truncate(upto.pos)?,
             GroupOp::Install { install, hard_state } => {
@@ -212,7 +222,7 @@ impl Past {
     }
 
     /// One change at a time: a leader proposes one when it has applied the one before. So whoever has an entry of it
-    /// knows that the one before is committed, and elects by it after a crash.
+    /// knows, once its batch is whole, that the one before is committed, and elects by it after a crash.
     fn check_pending(&self, entries: &[Entry]) -> Result<(), String> {
         for e in entries.iter().filter(|e| e.kind != EntryKind::Normal) {
             let before = self.changes.range(..e.index).next_back().copied().unwrap_or_default();

@@ -7,6 +7,6 @@ mod proc;
 mod questions;
 
 pub use nodes::{NodeProcess, Nodes, NodesConfig, free_ports};
-pub use proc::cpu_us;
+pub use proc::{cpu_us, signal};
 pub(crate) use questions::led_ranges;
 pub use questions::{applied, digests, leaders, metric_sum, wait_all_led};

@@ -126,8 +126,7 @@ pub(crate) fn terms(groups: &BTreeMap<u64, Group>) -> Vec<(u64, u64, u64)> {
 
 /// A signal to a node's process: `-STOP`, `-CONT`.
 pub(crate) fn signal(name: &str, nodes: &Nodes, id: u64) {
-    let pid = nodes.node(id).pid().unwrap().to_string();
-    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    pontoon_server::harness::signal(nodes.node(id).pid().unwrap(), name).unwrap();
 }
 
 /// How many rounds a test runs: few in the gate, `PONTOON_ROUNDS` for the record.
