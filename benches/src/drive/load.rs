@@ -207,8 +207,10 @@ impl<M: Driven> Loop<M> {
     fn run(mut self, asked: &Receiver<Ask>) -> Result<Outcome, Failure> {
         while self.obey(asked) {
             self.look();
-            self.begin_due()?;
-            self.wait()?;
+            let before = self.slots.len();
+            let cut_short = self.begin_due()?;
+            // What is refused over and over is not tried again before something changes.
+            self.wait(cut_short && self.slots.len() > before)?;
         }
         let now = self.now();
         for due in self.arrivals.take_overdue(now) {
@@ -217,7 +219,7 @@ impl<M: Driven> Loop<M> {
             self.tally.overdue += 1;
         }
         while !self.slots.is_empty() && self.now() - now < DRAIN {
-            self.wait()?;
+            self.wait(false)?;
         }
         let unanswered = self.slots.len() as u64;
         self.tally.unanswered(unanswered);
@@ -278,20 +280,20 @@ impl<M: Driven> Loop<M> {
             .collect();
     }
 
-    /// A full house keeps what is due waiting; its latency counts from when it was due.
-    fn begin_due(&mut self) -> Result<(), Failure> {
+    /// A full house keeps what is due waiting; its latency counts from when it was due. True: there is more to begin.
+    fn begin_due(&mut self) -> Result<bool, Failure> {
         // What becomes due meanwhile waits until answers were taken, or at overload they never would be.
         let now = self.now();
         for _ in 0..BURST {
-            let Some(due) = self.arrivals.due(now) else { break };
+            let Some(due) = self.arrivals.due(now) else { return Ok(false) };
             if !self.has_room() {
                 self.full += u64::from(self.arrivals.until_due(now).is_some());
-                break;
+                return Ok(false);
             }
             self.arrivals.begun();
             self.begin(due)?;
         }
-        Ok(())
+        Ok(self.has_room() && self.arrivals.due(now).is_some())
     }
 
     fn begin(&mut self, began: Moment) -> Result<(), Failure> {
@@ -333,13 +335,13 @@ impl<M: Driven> Loop<M> {
         self.led[rank.min(self.led.len() - 1)]
     }
 
-    /// Waits for answers and takes all there are.
-    fn wait(&mut self) -> Result<(), Failure> {
+    /// Waits for answers, unless there is something to begin, and takes all there are.
+    fn wait(&mut self, goes_on: bool) -> Result<(), Failure> {
         let rest = self.arrivals.rest(self.now()).filter(|_| self.has_room());
         let cx = Context::from_waker(&self.waker);
         let written = self.writes.under_way() > 0 && self.writes.poll_ready(&cx).is_ready();
         let read = self.reads.under_way() > 0 && self.reads.poll_ready(&cx).is_ready();
-        if !written && !read {
+        if !written && !read && !goes_on {
             std::thread::park_timeout(rest.map_or(NAP, |d| d.min(NAP)));
         }
         self.end_writes()?;
