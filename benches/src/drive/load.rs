@@ -337,16 +337,27 @@ impl<M: Driven> Loop<M> {
 
     /// Waits for answers, unless there is something to begin, and takes all there are.
     fn wait(&mut self, goes_on: bool) -> Result<(), Failure> {
-        let rest = self.arrivals.rest(self.now()).filter(|_| self.has_room());
-        let cx = Context::from_waker(&self.waker);
-        let written = self.writes.under_way() > 0 && self.writes.poll_ready(&cx).is_ready();
-        let read = self.reads.under_way() > 0 && self.reads.poll_ready(&cx).is_ready();
-        if !written && !read && !goes_on {
-            std::thread::park_timeout(rest.map_or(NAP, |d| d.min(NAP)));
+        if let Some(rest) = self.arrivals.rest(self.now()).filter(|_| self.has_room()) {
+            self.writes.flush();
+            self.reads.flush();
+            std::thread::sleep(rest);
+        } else {
+            self.wait_woken(goes_on);
         }
         self.end_writes()?;
         self.end_reads();
         Ok(())
+    }
+
+    /// Until there are answers, or something is due.
+    fn wait_woken(&mut self, goes_on: bool) {
+        let until_due = self.arrivals.until_due(self.now()).filter(|_| self.has_room());
+        let cx = Context::from_waker(&self.waker);
+        let written = self.writes.under_way() > 0 && self.writes.poll_ready(&cx).is_ready();
+        let read = self.reads.under_way() > 0 && self.reads.poll_ready(&cx).is_ready();
+        if !written && !read && !goes_on {
+            std::thread::park_timeout(until_due.map_or(NAP, |d| d.min(NAP)));
+        }
     }
 
     fn end_writes(&mut self) -> Result<(), Failure> {

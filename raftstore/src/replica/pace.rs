@@ -12,9 +12,9 @@ use std::time::Duration;
 /// What any group may keep waiting, however little it got done. Bytes, with what commands weigh.
 const LEAST: u64 = 64 << 10;
 
-/// A command may see four writes of the log before it is answered: its own and the one before it, here and at a follower. Twice
-/// as much may wait: what allows no more than it takes narrows down with each delay, to less than the node could do.
-const WRITES: u32 = 8;
+/// A command may see four writes of the log before it is answered: its own and the one before it, here and at a follower. Nearly
+/// twice as much may wait: what allows no more than it takes narrows down with each delay, to less than the node could do.
+const WRITES: u32 = 7;
 /// No less than this much work may wait, however fast writes are.
 const BRIEF: Duration = Duration::from_millis(10);
 /// Shares of a window are told in so many parts.
@@ -140,7 +140,7 @@ mod tests {
         (0..200).for_each(|_| writes.on_written(Duration::from_millis(1)));
         assert_eq!(writes.share(), PARTS * 10 / 200, "10 ms of 200");
         writes.on_written(Duration::from_millis(10));
-        assert_eq!(writes.share(), PARTS * 80 / 200);
+        assert_eq!(writes.share(), PARTS * 70 / 200);
         writes.on_written(Duration::from_secs(3));
         assert_eq!(writes.share(), PARTS, "never more than a window's");
         assert_eq!(WriteTime::new(Duration::ZERO).share(), 1);
