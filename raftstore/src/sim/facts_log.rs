@@ -222,9 +222,11 @@ impl Past {
     }
 
     /// One change at a time: a leader proposes one when it has applied the one before. So whoever has an entry of it
-    /// knows, once its batch is whole, that the one before is committed, and elects by it after a crash.
+    /// knows, once its batch is whole, that the one before is committed, and elects by it after a crash. What the same batch
+    /// overwrites again nobody has.
     fn check_pending(&self, entries: &[Entry]) -> Result<(), String> {
-        for e in entries.iter().filter(|e| e.kind != EntryKind::Normal) {
+        let stays = |e: &&Entry| e.kind != EntryKind::Normal && self.term(e.index) == Some(e.term);
+        for e in entries.iter().filter(stays) {
             let before = self.changes.range(..e.index).next_back().copied().unwrap_or_default();
             if before > self.hard_state.commit.max(self.base.index) {
                 return Err(format!("two changes of members in flight, at {before} and {}", e.index));
