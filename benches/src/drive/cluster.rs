@@ -208,7 +208,7 @@ impl Cluster {
         self.nodes.values().map(|node| Usage::of(node.child.id())).collect()
     }
 
-    /// Sums of all nodes' counters.
+    /// Sums of the running nodes' counters.
     pub(crate) fn counters(&mut self) -> Result<Counters, Failure> {
         let mut sum = Counters::default();
         for reply in self.ask(&Order::Counters)?.into_values() {
@@ -306,13 +306,6 @@ impl Cluster {
     pub(crate) fn applied(&mut self) -> Result<BTreeMap<u64, BTreeMap<u64, u64>>, Failure> {
         let take = |(id, reply)| if let Reply::Applied(at) = reply { Ok((id, at)) } else { Err(unexpected(&reply)) };
         self.ask(&Order::Applied)?.into_iter().map(take).collect()
-    }
-
-    /// Writes that each running node acknowledged.
-    pub(crate) fn acked(&mut self) -> Result<BTreeMap<u64, u64>, Failure> {
-        let take =
-            |(id, reply)| if let Reply::Counters(c) = reply { Ok((id, c.acked)) } else { Err(unexpected(&reply)) };
-        self.ask(&Order::Counters)?.into_iter().map(take).collect()
     }
 
     /// How many groups each node leads, if all running nodes agree that every group is led.

@@ -8,7 +8,7 @@ use super::cluster::NODES;
 use super::control::{Counts, Order, Pace, merged, total};
 use super::options::OverloadOptions;
 use super::report::{self, Gate, mib, say};
-use super::series::{Slice, Watch, closed_loop};
+use super::series::{Slice, Watch, closed_loop, raise};
 use super::{Failure, check};
 use pontoon::Config;
 use pontoon_raftstore::proposal::weigh;
@@ -50,8 +50,7 @@ pub(crate) fn run(options: &OverloadOptions) -> Result<(), Failure> {
         more_than_admitted(setup.cluster.groups, setup.load.bytes, budget, group)
     });
     let (mut cluster, closed) = closed_loop(setup, waiting, options.closed_seconds)?;
-    let memory: Vec<String> = closed.peak_rss.iter().map(|b| mib(*b as f64)).collect();
-    say(&format!("closed loop: {:.0} operations/s; memory {}", closed.rate(), memory.join(", ")));
+    say(&format!("closed loop: {:.0} operations/s; memory {}", closed.rate(), report::memory(&closed.peak_rss)));
 
     let rate = closed.rate() * TIMES;
     cluster.ask(&Order::Change(Pace { rate: Some(rate), inflight: waiting }))?;
@@ -84,14 +83,13 @@ fn more_than_admitted(groups: u64, bytes: u64, node: u64, group: u64) -> u64 {
 }
 
 fn line(second: u64, slice: &Slice, elections: f64) -> String {
-    let peak: Vec<String> = slice.peak_rss.iter().map(|b| mib(*b as f64)).collect();
     format!(
         "{second:>5} s: {:>9.0}/s, p50 {:.1} ms, p99.9 {:.1} ms, peak memory {}, refused {}, unknown {}, leader changes \
          {elections}, led {:?}, of all nodes {} of the budgets and {} of memtables, drivers {:.1} cores, behind {:.1?}, full {}",
         slice.rate(),
         slice.quantile_ms(0.5),
         slice.quantile_ms(0.999),
-        peak.join(" "),
+        report::memory(&slice.peak_rss),
         total(&slice.refused),
         total(&slice.unknown),
         slice.led,
@@ -108,9 +106,8 @@ fn judge(closed: &Slice, slices: &[Slice], budget: u64) -> Overload {
     let goodput = slices.iter().map(|s| s.operations as f64).sum::<f64>() / time;
     let mut peak = closed.peak_rss.clone();
     for slice in slices {
-        peak.iter_mut().zip(&slice.peak_rss).for_each(|(peak, rss)| *peak = (*peak).max(*rss));
+        raise(&mut peak, &slice.peak_rss);
     }
-    let grown = peak.iter().zip(&closed.peak_rss).map(|(peak, before)| peak - before).max().unwrap_or(0);
     let unknown = merged(slices.iter().map(|s| &s.unknown));
     let refused = merged(slices.iter().map(|s| &s.refused));
     let ratio = goodput / closed.rate();
@@ -122,11 +119,7 @@ fn judge(closed: &Slice, slices: &[Slice], budget: u64) -> Overload {
             ratio >= 0.9,
         ),
         Gate::new("only typed refusals", format!("{} of unknown outcome", total(&unknown)), total(&unknown) == 0),
-        Gate::new(
-            "memory over that of the closed loop, worst node",
-            format!("{} (<= {}: budget + 10%)", mib(grown as f64), mib(allowed)),
-            grown as f64 <= allowed,
-        ),
+        Gate::memory(&closed.peak_rss, &peak, allowed, "budget + 10%"),
     ];
     Overload {
         capacity_per_s: closed.rate(),

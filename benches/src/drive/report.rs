@@ -140,6 +140,14 @@ impl Gate {
         Gate { what: what.to_owned(), measured: measured.into(), kept }
     }
 
+    /// Memory of the worst node over its highest in the closed loop, both by node and in bytes; `allowed` is the sum of `parts`.
+    pub(crate) fn memory(before: &[u64], peaks: &[u64], allowed: f64, parts: &str) -> Gate {
+        let grown =
+            peaks.iter().zip(before).map(|(peak, before)| peak.saturating_sub(*before)).max().unwrap_or(0) as f64;
+        let measured = format!("{} (<= {}: {parts})", mib(grown), mib(allowed));
+        Gate::new("memory over that of the closed loop, worst node", measured, grown <= allowed)
+    }
+
     fn line(&self) -> String {
         let Gate { what, measured, kept } = self;
         format!("  {:<6} {what}: {measured}", if *kept { "kept" } else { "MISSED" })
@@ -154,6 +162,11 @@ pub(crate) fn gates(gates: &[Gate]) {
 /// Bytes as MiB.
 pub(crate) fn mib(bytes: f64) -> String {
     format!("{:.0} MiB", bytes / f64::from(1 << 20))
+}
+
+/// Bytes of each node.
+pub(crate) fn memory(nodes: &[u64]) -> String {
+    nodes.iter().map(|bytes| mib(*bytes as f64)).collect::<Vec<_>>().join(" ")
 }
 
 /// Numbers by name.

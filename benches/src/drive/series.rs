@@ -81,7 +81,7 @@ impl Watch {
             thread::sleep(left.min(LOOK_EVERY));
             let rss: Vec<u64> = cluster.usage()?.iter().map(|u| u.rss).collect();
             peak_rss.resize(rss.len(), 0);
-            peak_rss.iter_mut().zip(&rss).for_each(|(peak, now)| *peak = (*peak).max(*now));
+            raise(&mut peak_rss, &rss);
             if left <= LOOK_EVERY {
                 break rss;
             }
@@ -108,6 +108,11 @@ impl Watch {
             led,
         })
     }
+}
+
+/// Raises each node's peak to what it has now.
+pub(crate) fn raise(peaks: &mut [u64], now: &[u64]) {
+    peaks.iter_mut().zip(now).for_each(|(peak, now)| *peak = (*peak).max(*now));
 }
 
 fn errors(seen: &[Seen]) -> [Counts; 2] {

@@ -70,7 +70,6 @@ pub(crate) fn run(options: &SoakOptions) -> Result<(), Failure> {
 }
 
 fn line(second: u64, slice: &Slice, elections: f64, stalled: u64) -> String {
-    let rss: Vec<String> = slice.rss.iter().map(|b| mib(*b as f64)).collect();
     format!(
         "{second:>5} s: {:>9.0}/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, memory {}, leader changes {elections}, led {:?}, stalls {stalled}, \
          live log {}",
@@ -78,7 +77,7 @@ fn line(second: u64, slice: &Slice, elections: f64, stalled: u64) -> String {
         slice.quantile_ms(0.5),
         slice.quantile_ms(0.99),
         slice.quantile_ms(0.999),
-        rss.join(" "),
+        report::memory(&slice.rss),
         slice.led,
         mib(slice.counters.live_log_bytes),
     )

@@ -7,8 +7,8 @@
 use super::cluster::{Cluster, NODES};
 use super::control::total;
 use super::options::{MachineName, StopOptions};
-use super::report::{self, Gate, mib, say};
-use super::series::closed_loop;
+use super::report::{self, Gate, say};
+use super::series::{closed_loop, raise};
 use super::{Failure, check};
 use pontoon::Config;
 use pontoon::kv::KvOptions;
@@ -40,16 +40,17 @@ struct Stopped {
 pub(crate) fn run(options: &StopOptions) -> Result<(), Failure> {
     let setup = &options.setup;
     let (mut cluster, closed) = closed_loop(setup, setup.load.inflight, options.closed_seconds)?;
-    say(&format!("closed loop: {:.0} writes/s; memory {}", closed.rate(), memory(&closed.peak_rss)));
+    say(&format!("closed loop: {:.0} writes/s; memory {}", closed.rate(), report::memory(&closed.peak_rss)));
     let mut peaks = vec![0; NODES as usize];
 
     cluster.stop(VICTIM)?;
-    let (before, began) = (others(&mut cluster)?, Instant::now());
+    // While it stands still only the others are asked.
+    let (before, began) = (cluster.counters()?.acked, Instant::now());
     for second in 1..=options.stopped_seconds {
         thread::sleep(EVERY);
         look(&mut cluster, &format!("stopped {second} s"), &mut peaks)?;
     }
-    let stopped_per_s = (others(&mut cluster)? - before) as f64 / began.elapsed().as_secs_f64();
+    let stopped_per_s = (cluster.counters()?.acked - before) as f64 / began.elapsed().as_secs_f64();
     let goal = furthest(cluster.applied()?.into_values());
     cluster.go_on(VICTIM)?;
     let went_on = Instant::now();
@@ -85,20 +86,11 @@ fn memtables(machine: MachineName) -> usize {
     if machine == MachineName::Kv { kv.memtable * kv.memtables } else { 0 }
 }
 
-/// What those acknowledged that never stop.
-fn others(cluster: &mut Cluster) -> Result<u64, Failure> {
-    Ok(cluster.acked()?.iter().filter(|(id, _)| **id != VICTIM).map(|(_, acked)| acked).sum())
-}
-
 fn look(cluster: &mut Cluster, at: &str, peaks: &mut [u64]) -> Result<(), Failure> {
     let rss: Vec<u64> = cluster.usage()?.iter().map(|u| u.rss).collect();
-    peaks.iter_mut().zip(&rss).for_each(|(peak, now)| *peak = (*peak).max(*now));
-    say(&format!("{at:>20}: memory {}", memory(&rss)));
+    raise(peaks, &rss);
+    say(&format!("{at:>20}: memory {}", report::memory(&rss)));
     Ok(())
-}
-
-fn memory(rss: &[u64]) -> String {
-    rss.iter().map(|b| mib(*b as f64)).collect::<Vec<_>>().join(" ")
 }
 
 /// By group, of several nodes.
@@ -117,15 +109,10 @@ fn behind(goal: &BTreeMap<u64, u64>, at: &BTreeMap<u64, u64>) -> usize {
 }
 
 fn judge(before: &[u64], peaks: &[u64], unknown: &[u64], allowed: f64) -> Vec<Gate> {
-    let grown = peaks.iter().zip(before).map(|(peak, before)| peak.saturating_sub(*before)).max().unwrap_or(0);
     let here = unknown.iter().take(VICTIM as usize - 1).sum::<u64>();
     vec![
         Gate::new("no unknown outcome at the nodes that ran", here.to_string(), here == 0),
-        Gate::new(
-            "memory over that of the closed loop, worst node",
-            format!("{} (<= {}: budget + 10%, and the machine's memtables)", mib(grown as f64), mib(allowed)),
-            grown as f64 <= allowed,
-        ),
+        Gate::memory(before, peaks, allowed, "budget + 10%, and the machine's memtables"),
     ]
 }
 
