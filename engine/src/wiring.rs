@@ -91,7 +91,7 @@ fn open_blocking(builder: Builder) -> Result<Engine, OpenError> {
     if builder.install_metrics {
         let _host_has_its_own = metrics::install();
     }
-    let log = open_log(&builder.dir.join("log"), &builder.config)?;
+    let log = open_log(&builder.dir.join("log"), builder.me, &builder.config)?;
     let recovered = log.load().map_err(|e| OpenError::LogStore(e.to_string()))?;
     let identity = open_identity(&builder, &log, &recovered, transport.local_addr())?;
     let node = recover(&builder, &log, &transport, &identity, recovered)?;
@@ -127,9 +127,9 @@ fn bind(builder: &Builder) -> Result<Arc<TcpTransport>, OpenError> {
     })
 }
 
-fn open_log(dir: &Path, config: &Config) -> Result<Arc<WalStore>, OpenError> {
+fn open_log(dir: &Path, me: NodeId, config: &Config) -> Result<Arc<WalStore>, OpenError> {
     make_dir(dir)?;
-    let memtable_bytes = usize::try_from(config.log.file.get()).unwrap_or(usize::MAX);
+    let memtable_bytes = usize::try_from(config.log.file_of(me)).unwrap_or(usize::MAX);
     let store = WalStore::open(dir, &WalConfig { memtable_bytes, ..WalConfig::default() }).map_err(|e| match e {
         WalError::InUse(dir) => OpenError::InUse(dir),
         WalError::TooNew { found, .. } => OpenError::TooNew(found),

@@ -3,6 +3,7 @@
 //! Appliers and the snapshotter note, durability reads. Leaves to others: asking (`durability`), positions (the machines).
 //! Invariant: while a sum is above zero, something applied is unreported; who resets a sum asks afterwards.
 
+use crate::ids::NodeId;
 use crate::mail::Mail;
 use crate::task::DurabilityMsg;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,8 @@ const LOG_ENTRY: u64 = 8;
 /// Sums over all appliers of a node.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// Bytes after which durable machines are asked, and flush: not on all nodes at once.
+    ask_durable: u64,
     /// Applied to machines that report by themselves. Bytes. Relaxed is enough: it guards no other memory.
     durable: AtomicU64,
     /// Applied to volatile machines. Bytes.
@@ -39,10 +42,16 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Nothing applied yet.
+    #[must_use]
+    pub fn new(me: NodeId) -> Ledger {
+        Ledger { ask_durable: me.staggered(ASK_DURABLE), ..Ledger::default() }
+    }
+
     /// Something was committed in machines; asks when that makes enough.
     pub fn on_applied(&self, is_durable: bool, entries: u64, payload: u64, mail: &Mail) {
         let (sum, enough, entry) = match is_durable {
-            true => (&self.durable, ASK_DURABLE, ENTRY),
+            true => (&self.durable, self.ask_durable, ENTRY),
             false => (&self.volatile, self.volatile_enough(), LOG_ENTRY),
         };
         let more = entries * entry + payload;
@@ -98,8 +107,23 @@ mod tests {
     }
 
     #[test]
+    fn nodes_ask_durable_machines_at_different_times() {
+        let asked_after = |node| {
+            let (ledger, (mail, inboxes)) = (Ledger::new(NodeId(node)), Mail::new(1, 1));
+            let step = |applied: u64| {
+                ledger.on_applied(true, 1, (64 << 10) - ENTRY, &mail);
+                inboxes.durability.is_empty().then_some(applied + (64 << 10))
+            };
+            std::iter::successors(Some(0), |applied| step(*applied)).last().unwrap_or_default()
+        };
+        let [first, second, third] = [1, 2, 3].map(asked_after);
+        assert!(first.abs_diff(second) >= 1 << 20 && second.abs_diff(third) >= 1 << 20);
+        assert!([first, second, third].iter().all(|at| (12 << 20..=16 << 20).contains(at)));
+    }
+
+    #[test]
     fn machines_with_small_snapshots_are_asked_more_often() {
-        let ledger = Ledger::default();
+        let ledger = Ledger::new(NodeId(1));
         assert_eq!(asked_after(&ledger), 8 << 20, "nothing is known");
         ledger.on_kept(1, 1 << 20);
         assert_eq!(asked_after(&ledger), 17 << 20);

@@ -70,7 +70,7 @@ pub fn boot(inputs: NodeInputs) -> Result<(NodeHandle, NodeParts), BootError> {
     let tombstones = recovered.tombstones.clone();
     let prepared = prepare(&env, recovered, me.epoch, config.node_bytes)?;
     let now = env.clock.now();
-    let ledger = Arc::new(Ledger::default());
+    let ledger = Arc::new(Ledger::new(me.node));
     let lifecycle = Inbox::new(inboxes.lifecycle);
     let lifecycle = Lifecycle::new(lifecycle, router.clone(), &env, me, &prepared, &tombstones);
     let Prepared { replicas, stopped, kept } = prepared;
