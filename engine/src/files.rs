@@ -9,12 +9,15 @@
 //! Leaves to others: what the files hold. Invariant: a snapshot file under its published name is whole and synced.
 
 use crate::error::OpenError;
+use parking_lot::Mutex;
 use pontoon_raftstore::env::{SnapshotFiles, SpoolReader, SpoolWriter};
 use pontoon_raftstore::ids::SpoolId;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const SUFFIX: &str = ".snap";
 
@@ -59,6 +62,8 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 pub(crate) struct SnapshotDir {
     published: PathBuf,
     staged: PathBuf,
+    /// Staged files as they were written: an error of writing back is told for sure only to who had the file open then.
+    written: Mutex<BTreeMap<SpoolId, Arc<File>>>,
 }
 
 impl SnapshotDir {
@@ -69,7 +74,7 @@ impl SnapshotDir {
         for left in fs::read_dir(&staged)? {
             fs::remove_file(left?.path())?;
         }
-        Ok(SnapshotDir { published: dir.to_path_buf(), staged })
+        Ok(SnapshotDir { published: dir.to_path_buf(), staged, written: Mutex::default() })
     }
 
     fn published(&self, id: SpoolId) -> PathBuf {
@@ -97,6 +102,8 @@ impl SnapshotFiles for SnapshotDir {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let file = OpenOptions::new().create_new(true).write(true).open(self.staged(id))?;
+        let file = Arc::new(file);
+        self.written.lock().insert(id, Arc::clone(&file));
         Ok(Box::new(Spool { file }))
     }
 
@@ -105,15 +112,23 @@ impl SnapshotFiles for SnapshotDir {
             Err(e) if e.kind() == io::ErrorKind::NotFound => File::open(self.staged(id))?,
             other => other?,
         };
-        Ok(Box::new(Spool { file }))
+        Ok(Box::new(Spool { file: Arc::new(file) }))
     }
 
-    fn publish(&self, id: SpoolId) -> io::Result<()> {
-        fs::rename(self.staged(id), self.published(id))?;
+    fn publish(&self, ids: &[SpoolId]) -> io::Result<()> {
+        for id in ids {
+            let file = self.written.lock().get(id).cloned();
+            file.ok_or(io::ErrorKind::NotFound)?.sync_all()?;
+        }
+        for id in ids {
+            fs::rename(self.staged(*id), self.published(*id))?;
+            self.written.lock().remove(id);
+        }
         sync_dir(&self.published)
     }
 
     fn remove(&self, id: SpoolId) -> io::Result<()> {
+        self.written.lock().remove(&id);
         for path in [self.published(id), self.staged(id)] {
             match fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -134,16 +149,12 @@ impl SnapshotFiles for SnapshotDir {
 }
 
 struct Spool {
-    file: File,
+    file: Arc<File>,
 }
 
 impl SpoolWriter for Spool {
     fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        self.file.write_all(data)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_all()
+        (&*self.file).write_all(data)
     }
 }
 
@@ -162,7 +173,6 @@ impl SpoolReader for Spool {
 mod tests {
     use super::*;
     use pontoon_raftstore::testing::snapshot_files_contract::{self, FilesFixture};
-    use std::sync::Arc;
     use tempfile::TempDir;
 
     struct World {

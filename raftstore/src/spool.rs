@@ -102,12 +102,6 @@ impl SpoolFile {
         self.buffer.clear();
         written
     }
-
-    /// What was appended is durable.
-    pub(crate) fn sync(&mut self) -> io::Result<()> {
-        self.flush()?;
-        self.file.sync().inspect_err(|_| self.is_broken = true)
-    }
 }
 
 /// Writes a snapshot behind what a file holds.

@@ -8,6 +8,7 @@ use super::cell::Cell;
 use crate::codec::ReplicaRecord;
 use crate::env::{Machine, MachineKind, Reader, SmError, SnapshotFiles};
 use crate::guard::{drop_guarded, guarded};
+use crate::ids::SpoolId;
 use crate::spool::SpoolInput;
 use crate::task::{Applied, ApplierMsg, PollerMsg, RestoreTask, SnapshotTask};
 use std::collections::BTreeMap;
@@ -73,18 +74,32 @@ impl Applier {
         }
     }
 
+    /// What durable machines wrote, or the spools themselves as those of volatile ones.
     fn persist(&mut self, name: &str, round: Vec<Written>) {
         let kind = self.kinds.get(name).expect("a cell opens only with a registered kind").clone();
-        match guarded(|| kind.persist()) {
+        let durable = match kind.is_durable() {
+            true => guarded(|| kind.persist())
+                .inspect_err(|why| self.fail_kind_everywhere(name, &format!("persist failed: {why}"))),
+            false => self.publish(&round),
+        };
+        match durable {
             Ok(()) => round.into_iter().for_each(|written| self.finish(kind.is_durable(), written)),
-            Err(why) => {
-                self.fail_kind_everywhere(name, &format!("persist failed: {why}"));
+            Err(_told) => {
                 for Written { task, machine, reader, .. } in round {
                     drop_guarded((machine, reader));
                     self.give_up(&task);
                 }
             }
         }
+    }
+
+    fn publish(&mut self, round: &[Written]) -> Result<(), String> {
+        let spools: Vec<SpoolId> = round.iter().map(|written| written.task.spool).collect();
+        self.files.publish(&spools).map_err(|error| {
+            let why = format!("restore: the snapshot was not published: {error}");
+            round.iter().for_each(|written| self.quarantine(written.task.group, &why));
+            why
+        })
     }
 
     /// The contents are the cell's; its owner records the install.
@@ -110,7 +125,7 @@ impl Applier {
     }
 }
 
-/// A durable machine's own write, or the spool itself published for a volatile one.
+/// The machine has the spool's contents, not durable yet.
 fn restored(
     kind: &dyn MachineKind,
     files: &dyn SnapshotFiles,
@@ -126,9 +141,6 @@ fn restored(
     let mut machine = kind.open(cell.group, cell.replica, install.generation)?;
     machine.restore(&mut input)?;
     input.verify()?; // a machine that stops before the end has not seen the trailer
-    if !kind.is_durable() {
-        files.publish(*spool)?;
-    }
     let reader = machine.reader();
     Ok((machine, reader, record))
 }

@@ -8,10 +8,8 @@ use std::io;
 
 /// A file being written.
 pub trait SpoolWriter: Send {
-    /// Appends.
+    /// Appends. Durable once it is published.
     fn write(&mut self, data: &[u8]) -> io::Result<()>;
-    /// Data and length are durable on return.
-    fn sync(&mut self) -> io::Result<()>;
 }
 
 /// A file being read.
@@ -32,8 +30,9 @@ pub trait SnapshotFiles: Send + Sync {
     fn create(&self, id: SpoolId) -> io::Result<Box<dyn SpoolWriter>>;
     /// A staged or published file.
     fn open(&self, id: SpoolId) -> io::Result<Box<dyn SpoolReader>>;
-    /// Makes a synced staged file permanent: rename and directory sync.
-    fn publish(&self, id: SpoolId) -> io::Result<()>;
+    /// Makes staged files permanent together: all of them synced, then all renamed, then one sync of the directory. After an
+    /// error each is either permanent or staged.
+    fn publish(&self, ids: &[SpoolId]) -> io::Result<()>;
     /// Removes a staged or published file; not there is fine.
     fn remove(&self, id: SpoolId) -> io::Result<()>;
     /// Published files, ascending. Staged ones of an earlier start are removed when the directory is opened.

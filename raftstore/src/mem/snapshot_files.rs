@@ -2,7 +2,7 @@
 //!
 //! A crash cuts a file to what was synced of it, drops staged files, and may bring back a file that was removed: nothing
 //! promises that a removal is durable. Leaves to others: what is in the files.
-//! Invariant: only a synced file is published.
+//! Invariant: what is published was synced.
 
 use super::power::{CrashPoint, Power};
 use crate::env::{SnapshotFiles, SpoolReader, SpoolWriter};
@@ -30,6 +30,10 @@ struct Inner {
     full_after: Option<u32>,
     /// Writes that found it full.
     refused: u64,
+    /// The next publication fails behind its first file.
+    fails_to_publish: bool,
+    /// Syncs of the directory.
+    publications: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -74,6 +78,17 @@ impl MemFiles {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.inner.lock().refused
+    }
+
+    /// The next publication fails when one file has its name.
+    pub fn fail_next_publication(&self) {
+        self.inner.lock().fails_to_publish = true;
+    }
+
+    /// Successful publications since it was made.
+    #[must_use]
+    pub fn publications(&self) -> u64 {
+        self.inner.lock().publications
     }
 
     /// A copy of what survives, as somebody might take of a directory.
@@ -157,13 +172,6 @@ impl SpoolWriter for Handle {
             Ok(())
         })
     }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.files.with(self.id, |f| {
-            f.synced = f.data.len();
-            Ok(())
-        })
-    }
 }
 
 impl SpoolReader for Handle {
@@ -200,16 +208,30 @@ impl SnapshotFiles for MemSnapshotFiles {
         Ok(Box::new(Handle { files: self.clone(), id }))
     }
 
-    fn publish(&self, id: SpoolId) -> io::Result<()> {
-        if !self.power.pass(CrashPoint::BeforePublish) {
-            return Err(no_power());
+    fn publish(&self, ids: &[SpoolId]) -> io::Result<()> {
+        for id in ids {
+            self.with(*id, |f| {
+                f.synced = f.data.len();
+                if f.published { Err(not_found(*id)) } else { Ok(()) }
+            })?;
         }
-        self.with(id, |f| {
-            assert_eq!(f.synced, f.data.len(), "snapshot file {id} is published before it is synced");
-            f.published = true;
-            Ok(())
-        })?;
-        self.medium.inner.lock().removed.clear();
+        // The power may fail with some of them renamed.
+        for id in ids {
+            if !self.power.pass(CrashPoint::BeforePublish) {
+                return Err(no_power());
+            }
+            self.with(*id, |f| {
+                f.published = true;
+                Ok(())
+            })?;
+            if std::mem::take(&mut self.medium.inner.lock().fails_to_publish) {
+                return Err(io::Error::other("the directory fails"));
+            }
+        }
+        let mut inner = self.medium.inner.lock();
+        inner.removed.clear();
+        inner.publications += 1;
+        drop(inner);
         if self.power.pass(CrashPoint::AfterPublish) { Ok(()) } else { Err(no_power()) }
     }
 

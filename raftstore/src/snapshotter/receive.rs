@@ -229,11 +229,12 @@ impl Receptions {
         Ok((end, true))
     }
 
-    /// All bytes are there: synced, read back, verified, handed to the owner.
+    /// All bytes are there: read back, verified, handed to the owner. Not synced: a durable machine makes its own copy durable,
+    /// and a file that becomes a volatile one's is synced as it is published.
     fn deliver(&mut self, spools: &mut Spools, router: &Router, key: (NodeId, StreamId)) -> Result<(), Bad> {
         let r = self.open.get_mut(&key).expect("its last chunk was just taken");
         let header = &r.header;
-        let meta = verified(spools, r.spool, &mut *r.file, header).map_err(Bad::Damaged)?;
+        let meta = verified(spools, r.spool, header).map_err(Bad::Damaged)?;
         let (group, replica) = (header.message.group, header.message.message.to);
         let cell = router.cell(group).ok_or(Bad::Refused("no replica of the group"))?;
         let r = self.open.remove(&key).expect("it is there");
@@ -295,14 +296,8 @@ fn abort(spools: &mut Spools, reception: Reception) {
     spools.remove(reception.spool);
 }
 
-/// Syncs the file and reads it back: is it whole, and the snapshot that its message speaks of?
-fn verified(
-    spools: &Spools,
-    spool: SpoolId,
-    file: &mut dyn SpoolWriter,
-    header: &SnapshotHeader,
-) -> Result<SnapshotMeta, String> {
-    file.sync().map_err(|e| e.to_string())?;
+/// Reads the file back: is it whole, and the snapshot that its message speaks of?
+fn verified(spools: &Spools, spool: SpoolId, header: &SnapshotHeader) -> Result<SnapshotMeta, String> {
     let reader = spools.files.open(spool).map_err(|e| e.to_string())?;
     let record = SpoolInput::open(reader).and_then(SpoolInput::verify).map_err(|e| e.to_string())?;
     let announced = ReplicaRecord::decode(header.record.clone()).map_err(|e| e.to_string())?;

@@ -2,7 +2,7 @@
 //!
 //! What counts in files that are mostly dead is copied along, so that all files together stay within twice what counts
 //! (and the newest round). Leaves to others: which snapshot counts (`kept`), whom to tell (`build`).
-//! Invariant: a file is published only if all of it was synced, read back and is what was written: a start believes it.
+//! Invariant: a file is published only if all of it was read back and is what was written: a start believes it.
 
 use super::Spools;
 use super::build::Order;
@@ -89,7 +89,7 @@ impl Round {
         Ok(())
     }
 
-    /// Makes it durable, reads it back, publishes it.
+    /// Reads it back, makes it durable under its name.
     pub(super) fn publish(mut self, spools: &mut Spools) -> Result<Published, (Vec<Order>, String)> {
         match self.try_publish(spools) {
             Ok(published) => Ok(published),
@@ -104,13 +104,13 @@ impl Round {
     }
 
     fn try_publish(&mut self, spools: &Spools) -> Result<Published, String> {
-        self.file.sync().map_err(|e| e.to_string())?;
+        self.file.flush().map_err(|e| e.to_string())?;
         let written = self.written.iter().map(|(order, extent)| (*extent, &order.record));
         let copied = self.copied.iter().map(|(kept, inside)| (kept.extent, inside));
         for (extent, record) in written.chain(copied) {
             verify(spools, self.spool, extent, record).map_err(|e| e.to_string())?;
         }
-        spools.files.publish(self.spool).map_err(|e| e.to_string())?;
+        spools.files.publish(&[self.spool]).map_err(|e| e.to_string())?;
         Ok(Published {
             spool: self.spool,
             size: self.file.len(),

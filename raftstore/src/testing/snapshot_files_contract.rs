@@ -23,10 +23,9 @@ const B: SpoolId = SpoolId(2);
 fn spool(w: &dyn FilesFixture, id: SpoolId, data: &[u8], publish: bool) {
     let mut file = w.files().create(id).unwrap();
     data.chunks(7).for_each(|part| file.write(part).unwrap());
-    file.sync().unwrap();
     drop(file);
     if publish {
-        w.files().publish(id).unwrap();
+        w.files().publish(&[id]).unwrap();
     }
 }
 
@@ -92,7 +91,7 @@ contract! { dyn FilesFixture;
     fn names_are_not_reused_while_they_exist(w) {
         spool(w, A, b"x", false);
         assert_eq!(w.files().create(A).err().unwrap().kind(), ErrorKind::AlreadyExists);
-        w.files().publish(A).unwrap();
+        w.files().publish(&[A]).unwrap();
         assert_eq!(w.files().create(A).err().unwrap().kind(), ErrorKind::AlreadyExists);
     }
 
@@ -107,8 +106,27 @@ contract! { dyn FilesFixture;
         assert!(w.files().open(A).is_err() && w.files().open(B).is_err());
     }
 
-    /// Publishing what is not there fails.
+    /// Files that are published together survive together; others stay staged.
+    fn files_are_published_together(w) {
+        for id in [7, 3, 5, 4] {
+            spool(w, SpoolId(id), &[id as u8; 100], false);
+        }
+        w.files().publish(&[SpoolId(7), SpoolId(3), SpoolId(5)]).unwrap();
+        w.crash_and_reopen();
+        assert_eq!(w.files().published().unwrap(), [3, 5, 7].map(SpoolId));
+        for id in [3, 5, 7] {
+            assert_eq!(contents(w, SpoolId(id)), [id as u8; 100]);
+        }
+        assert!(w.files().open(SpoolId(4)).is_err());
+    }
+
+    /// Publishing what is not there, or is published, fails, and loses nothing that is there.
     fn publishing_nothing_fails(w) {
-        assert!(w.files().publish(A).is_err());
+        assert!(w.files().publish(&[A]).is_err());
+        spool(w, B, b"kept", true);
+        assert!(w.files().publish(&[B]).is_err());
+        spool(w, A, b"new", false);
+        assert!(w.files().publish(&[A, SpoolId(3)]).is_err());
+        assert_eq!((contents(w, A), contents(w, B)), (b"new".to_vec(), b"kept".to_vec()));
     }
 }
