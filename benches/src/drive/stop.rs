@@ -67,9 +67,11 @@ pub(crate) fn run(options: &StopOptions) -> Result<(), Failure> {
 
     let outcomes = cluster.results()?;
     check::after_restart(&mut cluster, &outcomes)?;
-    let refused: Vec<String> = outcomes.iter().map(|o| report::counts(&o.refused)).collect();
+    for (node, o) in (1..).zip(&outcomes) {
+        let (refused, unknown) = (report::counts(&o.refused), report::counts(&o.unknown));
+        say(&format!("node {node}: refused {refused}; of unknown outcome {unknown}"));
+    }
     let unknown: Vec<u64> = outcomes.iter().map(|o| total(&o.unknown)).collect();
-    say(&format!("by node: refused {}; of unknown outcome {unknown:?}", refused.join(", ")));
     say(&format!("the two others {stopped_per_s:.0} writes/s; level {level_after_s:.0} s after SIGCONT"));
     let allowed = Config::default().raft.node_memory.get() as f64 * 1.1 + memtables(setup.machine) as f64;
     let gates = judge(&closed.peak_rss, &peaks, &unknown, allowed);
