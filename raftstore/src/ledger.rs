@@ -8,7 +8,7 @@ use crate::mail::Mail;
 use crate::task::DurabilityMsg;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes applied to durable machines after which they are asked at once. They flush then: what they write to in memory stays
+/// Bytes applied to durable machines after which they are asked at once, at most. They flush then: what they write to in memory stays
 /// small, which makes writing cheaper, and less log is live. Log is truncated behind it.
 const ASK_DURABLE: u64 = 16 << 20;
 /// The same for volatile machines, at most.
@@ -29,8 +29,8 @@ const LOG_ENTRY: u64 = 8;
 /// Sums over all appliers of a node.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Bytes after which durable machines are asked, and flush: not on all nodes at once.
-    ask_durable: u64,
+    /// Whose: not all nodes ask, and flush, at once.
+    me: NodeId,
     /// Applied to machines that report by themselves. Bytes. Relaxed is enough: it guards no other memory.
     durable: AtomicU64,
     /// Applied to volatile machines. Bytes.
@@ -45,13 +45,13 @@ impl Ledger {
     /// Nothing applied yet.
     #[must_use]
     pub fn new(me: NodeId) -> Ledger {
-        Ledger { ask_durable: me.staggered(ASK_DURABLE), ..Ledger::default() }
+        Ledger { me, ..Ledger::default() }
     }
 
     /// Something was committed in machines; asks when that makes enough.
     pub fn on_applied(&self, is_durable: bool, entries: u64, payload: u64, mail: &Mail) {
         let (sum, enough, entry) = match is_durable {
-            true => (&self.durable, self.ask_durable, ENTRY),
+            true => (&self.durable, self.me.staggered(ASK_DURABLE), ENTRY),
             false => (&self.volatile, self.volatile_enough(), LOG_ENTRY),
         };
         let more = entries * entry + payload;
